@@ -1,0 +1,78 @@
+"""The maths: pure pairs, f and f_backward, side by side; no classes, no state.
+
+`y, cache = F.op(...)` and then `F.op_backward(dy, cache)`: one gradient for each differentiable array argument, in
+forward's order; bare if the op has one, a tuple if several, None for an optional one that was not given.
+"""
+
+from numtx.functional.activations import (
+    gelu,
+    gelu_backward,
+    gelu_tanh,
+    gelu_tanh_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    tanh,
+    tanh_backward,
+)
+from numtx.functional.attention import scaled_dot_product_attention, scaled_dot_product_attention_backward
+from numtx.functional.dropout import dropout, dropout_backward
+from numtx.functional.embedding import embedding, embedding_backward
+from numtx.functional.linear import linear, linear_backward
+from numtx.functional.losses import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    mse_loss,
+    mse_loss_backward,
+)
+from numtx.functional.masks import causal_mask, combine_masks, padding_mask, sliding_window_mask
+from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from numtx.functional.positions import sinusoidal_positions
+from numtx.functional.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "causal_mask",
+    "combine_masks",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
+    "embedding",
+    "embedding_backward",
+    "gelu",
+    "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "padding_mask",
+    "relu",
+    "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "scaled_dot_product_attention",
+    "scaled_dot_product_attention_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "sinusoidal_positions",
+    "sliding_window_mask",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]

@@ -1,0 +1,218 @@
+"""Activations: relu, sigmoid, tanh, silu, and gelu in its exact and its tanh form."""
+
+import math
+
+import numpy as np
+from scipy.special import erf
+
+from numtx.functional.blocks import blocked
+from numtx.functional.door import floating
+
+SQRT_HALF = math.sqrt(0.5)
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+
+
+def relu(x):
+    """Rectified linear unit: y = max(x, 0), elementwise over any shape.
+
+    The cache holds y, which is positive exactly where x is. Nair and Hinton (2010).
+
+    Examples
+    --------
+    >>> relu(np.array([-1.0, 0.0, 2.0]))[0]
+    array([0., 0., 2.])
+    """
+    floating("relu", x=x)
+    y = np.maximum(x, 0)
+    return y, (y,)
+
+
+def relu_backward(dy, cache):
+    """Return dx = dy where x > 0, else 0. At the kink x = 0 the derivative is taken as 0, as PyTorch does.
+
+    Examples
+    --------
+    >>> relu_backward(np.array([5.0, 5.0]), relu(np.array([-1.0, 2.0]))[1])
+    array([0., 5.])
+    """
+    (y,) = cache
+    return dy * (y > 0)
+
+
+def _sigmoid(x):
+    # exp only of what is not positive: no overflow, and full relative precision in both tails.
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def sigmoid(x):
+    """Logistic sigmoid: y = 1 / (1 + exp(-x)), elementwise over any shape. The cache holds y.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([0.0, 1000.0]))[0]
+    array([0.5, 1. ])
+    """
+    floating("sigmoid", x=x)
+    y = _sigmoid(x)
+    return y, (y,)
+
+
+def sigmoid_backward(dy, cache):
+    """Return dx = dy · y (1 - y), from y = σ(x) and σ' = e⁻ˣ / (1 + e⁻ˣ)² = σ (1 - σ).
+
+    Examples
+    --------
+    >>> sigmoid_backward(np.array([1.0]), sigmoid(np.array([0.0]))[1])
+    array([0.25])
+    """
+    (y,) = cache
+    return dy * (y * (1 - y))
+
+
+def tanh(x):
+    """Hyperbolic tangent, elementwise over any shape. The cache holds y.
+
+    Examples
+    --------
+    >>> tanh(np.array([0.0]))[0]
+    array([0.])
+    """
+    floating("tanh", x=x)
+    y = np.tanh(x)
+    return y, (y,)
+
+
+def tanh_backward(dy, cache):
+    """Return dx = dy · (1 - y²), from tanh = sinh / cosh and the quotient rule.
+
+    Examples
+    --------
+    >>> tanh_backward(np.array([3.0]), tanh(np.array([0.0]))[1])
+    array([3.])
+    """
+    (y,) = cache
+    return dy * (1 - y * y)
+
+
+def silu(x):
+    """Sigmoid-weighted linear unit (swish): y = x σ(x), elementwise over any shape.
+
+    The cache holds x and σ(x). Elfwing, Uchibe and Doya (2017), eq. 5; Ramachandran et al. (2017).
+
+    Examples
+    --------
+    >>> silu(np.array([0.0, 100.0]))[0]
+    array([  0., 100.])
+    """
+    floating("silu", x=x)
+    s = _sigmoid(x)
+    return x * s, (x, s)
+
+
+def silu_backward(dy, cache):
+    """Return dx = dy · (σ + x σ (1 - σ)): the product rule on x · σ(x), with σ' = σ (1 - σ).
+
+    Examples
+    --------
+    >>> silu_backward(np.array([1.0]), silu(np.array([0.0]))[1])
+    array([0.5])
+    """
+    x, s = cache
+    return dy * (s * (1 + x * (1 - s)))
+
+
+def gelu(x):
+    """Gaussian error linear unit, exact: y = x Φ(x), with Φ(x) = (1 + erf(x / √2)) / 2, over any shape.
+
+    `gelu_tanh` approximates it and differs by up to 5e-4: a checkpoint was trained with one of the two, and its config
+    says which. The cache holds x and Φ(x). Hendrycks and Gimpel (2016), section 2.
+
+    Examples
+    --------
+    >>> gelu(np.array([-1.0, 1.0]))[0].round(6)
+    array([-0.158655,  0.841345])
+    """
+    floating("gelu", x=x)
+    phi = erf(x * SQRT_HALF)
+    phi += 1
+    phi *= 0.5
+    return x * phi, (x, phi)
+
+
+def gelu_backward(dy, cache):
+    """Return dx = dy · (Φ(x) + x φ(x)), with the normal density φ = Φ' = exp(-x²/2) / √(2π).
+
+    Derivation: the product rule on x · Φ(x). The second term is the one that is easily forgotten.
+
+    Examples
+    --------
+    >>> gelu_backward(np.array([1.0]), gelu(np.array([0.0]))[1])
+    array([0.5])
+    """
+    x, phi = cache
+    bounded = np.clip(x, -40, 40)  # beyond it the density is 0, and x² could overflow
+    density = np.exp(bounded * bounded * -0.5)
+    density *= 1 / math.sqrt(2 * math.pi)
+    return dy * (phi + bounded * density)
+
+
+def gelu_tanh(x):
+    """GELU in its tanh form: y = x (1 + tanh u) / 2, with u = √(2/π) (x + 0.044715 x³), over any shape.
+
+    GPT-2's `gelu_new` and PyTorch's `approximate="tanh"`. The cache holds x and tanh u.
+    Hendrycks and Gimpel (2016), section 2.
+
+    Examples
+    --------
+    >>> gelu_tanh(np.array([-1.0, 1.0]))[0].round(6)
+    array([-0.158808,  0.841192])
+    """
+    floating("gelu_tanh", x=x)
+    y, t = np.empty_like(x), np.empty_like(x)
+    blocked(_gelu_tanh_kernel, x, out=(y, t))
+    return y, (x, t)
+
+
+def _gelu_tanh_kernel(x, y, t):
+    np.clip(x, -10, 10, out=y)  # tanh u is ±1 in float64 from there on, and x³ cannot overflow
+    np.multiply(y, y, out=t)
+    t *= SQRT_2_OVER_PI * CUBIC
+    t += SQRT_2_OVER_PI
+    t *= y  # u = √(2/π) (x + 0.044715 x³)
+    np.tanh(t, out=t)
+    np.add(t, 1, out=y)
+    y *= x
+    y *= 0.5
+
+
+def gelu_tanh_backward(dy, cache):
+    """Return dx = dy · ((1 + t) / 2 + x (1 - t²) u' / 2), with t = tanh u and u' = √(2/π) (1 + 3 · 0.044715 x²).
+
+    Derivation: the product rule on x · (1 + t)/2; dt/dx = (1 - t²) u' by the chain rule.
+
+    Examples
+    --------
+    >>> gelu_tanh_backward(np.array([1.0]), gelu_tanh(np.array([0.0]))[1])
+    array([0.5])
+    """
+    x, t = cache
+    dx = np.empty_like(x)
+    blocked(_gelu_tanh_backward_kernel, x, t, dy, out=(dx,))
+    return dx
+
+
+def _gelu_tanh_backward_kernel(x, t, dy, dx):
+    bounded = np.clip(x, -10, 10)  # beyond it 1 - t² is 0
+    slope = bounded * bounded
+    slope *= 3 * CUBIC * SQRT_2_OVER_PI
+    slope += SQRT_2_OVER_PI  # u'
+    slope *= bounded  # x u'
+    np.multiply(t, t, out=dx)
+    np.subtract(1, dx, out=dx)
+    dx *= slope  # x (1 - t²) u'
+    dx += t
+    dx += 1
+    dx *= dy
+    dx *= 0.5

@@ -1,0 +1,33 @@
+"""What is asked of every array at the door of a pair."""
+
+import numpy as np
+
+
+def floating(op: str, **arrays: np.ndarray | None) -> np.dtype:
+    """Require arrays of one floating dtype, and return that dtype; None stands for an argument not given."""
+    first = ""
+    dtype = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if not isinstance(array, np.ndarray | np.generic):
+            raise ValueError(f"{op}: expected {name} to be a NumPy array, got {type(array).__name__}")
+        if array.dtype.kind != "f":
+            raise ValueError(f"{op}: expected {name} of a floating dtype, got {array.dtype}")
+        if dtype is None:
+            first, dtype = name, array.dtype
+        elif array.dtype != dtype:
+            raise ValueError(f"{op}: expected one floating dtype, got {first} {dtype} and {name} {array.dtype}")
+    assert dtype is not None
+    return dtype
+
+
+def integers(op: str, name: str, ids: np.ndarray, limit: int) -> np.ndarray:
+    """Require integer ids in [0, limit), and return them as an array."""
+    ids = np.asarray(ids)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"{op}: expected integer {name}, got {ids.dtype}")
+    if ids.size and (ids.min() < 0 or ids.max() >= limit):
+        bad = ids.min() if ids.min() < 0 else ids.max()
+        raise ValueError(f"{op}: expected {name} in [0, {limit}), got {bad}")
+    return ids

@@ -1,0 +1,67 @@
+"""Linear: y = x W + b."""
+
+import numpy as np
+
+from numtx.functional.door import floating
+
+
+def linear(x, weight, bias=None):
+    """Apply an affine map to the last axis: y = x W + b.
+
+    Parameters
+    ----------
+    x : (..., I) floating array
+    weight : (I, O) array, W. PyTorch stores its transpose.
+    bias : (O,) array or None
+
+    Returns
+    -------
+    y : (..., O) array
+    cache : x and W, which each other's gradient needs
+
+    Raises
+    ------
+    ValueError
+        When the shapes do not fit or the dtypes differ.
+
+    Examples
+    --------
+    >>> y, cache = linear(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.array([0.5]))
+    >>> y
+    array([[11.5]])
+    """
+    floating("linear", x=x, weight=weight, bias=bias)
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"linear: expected x (..., I) and weight (I, O), got {x.shape} and {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[1:]:
+        raise ValueError(f"linear: expected bias {weight.shape[1:]}, got {bias.shape}")
+    # One product of two matrices: a stack of small products is many times slower.
+    y = x.reshape(-1, x.shape[-1]) @ weight  # (N, O)
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[1]), (x, weight, bias is not None)
+
+
+def linear_backward(dy, cache):
+    """Return (dx, dweight, dbias); dbias is None where there was no bias.
+
+    Derivation, for rows x_n and y_nj = Σ_i x_ni W_ij + b_j:
+
+        dx_ni = Σ_j dy_nj W_ij      so  dx = dy Wᵀ
+        dW_ij = Σ_n x_ni dy_nj      so  dW = xᵀ dy   (every row used W: their gradients add)
+        db_j  = Σ_n dy_nj
+
+    Examples
+    --------
+    >>> y, cache = linear(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
+    >>> dx, dweight, dbias = linear_backward(np.array([[1.0]]), cache)
+    >>> dx, dweight.T, dbias
+    (array([[3., 4.]]), array([[1., 2.]]), None)
+    """
+    x, weight, has_bias = cache
+    rows = x.reshape(-1, x.shape[-1])  # (N, I)
+    dy = dy.reshape(-1, weight.shape[1])  # (N, O)
+    dx = (dy @ weight.T).reshape(x.shape)
+    dweight = rows.T @ dy  # (I, O)
+    dbias = np.ones(len(dy), dy.dtype) @ dy if has_bias else None  # Σ over rows, as a product: BLAS sums faster
+    return dx, dweight, dbias

@@ -1,0 +1,137 @@
+"""LayerNorm and RMSNorm: forward, derivation and backward on one page."""
+
+import numpy as np
+
+from numtx.functional.door import floating
+
+
+def layer_norm(x, weight, bias=None, eps=1e-5):
+    """Layer normalisation over the last axis.
+
+        μ = mean(x)    σ² = mean((x - μ)²)    x̂ = (x - μ) / √(σ² + eps)    y = γ x̂ + β
+
+    Parameters
+    ----------
+    x : (..., C) floating array
+    weight : (C,) array, γ
+    bias : (C,) array, β, or None
+    eps : float
+        Inside the root. Models differ (1e-5 in GPT-2, 1e-12 in BERT): take it from the config.
+
+    Returns
+    -------
+    y : (..., C) array
+    cache : x̂, 1/√(σ² + eps) and γ. x itself is not needed: the derivative of x̂ can be written in x̂ alone.
+
+    Notes
+    -----
+    The variance is the biased one (divided by C, not C - 1), and two-pass: mean(x²) - μ² cancels for a large mean.
+    Ba, Kiros and Hinton (2016), eq. 4.
+
+    Examples
+    --------
+    >>> y, cache = layer_norm(np.array([[1.0, 3.0]]), np.array([1.0, 2.0]), np.array([0.0, 10.0]), eps=0.0)
+    >>> y
+    array([[-1., 12.]])
+    """
+    _check("layer_norm", x, weight, bias)
+    xhat = x - x.mean(axis=-1, keepdims=True)
+    rstd = 1 / np.sqrt(_row_dot(xhat, xhat) / x.shape[-1] + eps)  # (..., 1)
+    xhat *= rstd
+    y = xhat * weight
+    if bias is not None:
+        y += bias
+    return y, (xhat, rstd, weight, bias is not None)
+
+
+def layer_norm_backward(dy, cache):
+    """Return (dx, dweight, dbias); dbias is None where there was no bias.
+
+    Derivation, for one row of C numbers, with r = 1/√(σ² + eps) and dx̂ = γ dy:
+
+        y_i = γ_i x̂_i + β_i         dγ = Σ_rows dy x̂      dβ = Σ_rows dy      dx̂ = γ dy
+        x̂_j = (x_j - μ) r            ∂μ/∂x_i = 1/C          ∂σ²/∂x_i = 2 (x_i - μ)/C
+        ∂r/∂x_i = -½ r³ ∂σ²/∂x_i = -r² x̂_i / C
+        ∂x̂_j/∂x_i = r ([i = j] - 1/C) + (x_j - μ) ∂r/∂x_i = r ([i = j] - 1/C - x̂_j x̂_i / C)
+        dx_i = Σ_j dx̂_j ∂x̂_j/∂x_i = r (dx̂_i - mean(dx̂) - x̂_i mean(dx̂ x̂))
+
+    Three terms: the direct one, the one through the mean, the one through the variance. γ stands inside both means:
+    pulled out, it is right only where all γ are equal, as at initialisation.
+
+    Examples
+    --------
+    >>> y, cache = layer_norm(np.array([[1.0, 3.0, 2.0]]), np.ones(3), np.zeros(3))
+    >>> dx, dweight, dbias = layer_norm_backward(np.array([[1.0, 1.0, 1.0]]), cache)
+    >>> dx.round(12) + 0.0, dbias  # moving all outputs together is what a norm cannot see
+    (array([[0., 0., 0.]]), array([1., 1., 1.]))
+    """
+    xhat, rstd, weight, has_bias = cache
+    width = xhat.shape[-1]
+    dx = dy * xhat
+    dweight = _sum_rows(dx)
+    dbias = _sum_rows(dy) if has_bias else None
+    dxhat = dy * weight
+    np.multiply(xhat, _row_dot(dxhat, xhat) / width, out=dx)  # x̂ mean(dx̂ x̂)
+    np.subtract(dxhat, dx, out=dx)
+    dx -= dxhat.mean(axis=-1, keepdims=True)
+    dx *= rstd
+    return dx, dweight, dbias
+
+
+def rms_norm(x, weight, eps=1e-6):
+    """Root-mean-square normalisation over the last axis: x̂ = x / √(mean(x²) + eps), y = γ x̂.
+
+    Layer normalisation without the mean and without β, as T5 and Llama use it. Shapes as in `layer_norm`; the cache
+    holds x̂, 1/√(mean(x²) + eps) and γ. Zhang and Sennrich (2019), eq. 4.
+
+    Examples
+    --------
+    >>> y, cache = rms_norm(np.array([[3.0, 3.0]]), np.array([1.0, 2.0]), eps=0.0)
+    >>> y
+    array([[1., 2.]])
+    """
+    _check("rms_norm", x, weight, None)
+    rstd = 1 / np.sqrt(_row_dot(x, x) / x.shape[-1] + eps)  # (..., 1)
+    xhat = x * rstd
+    return xhat * weight, (xhat, rstd, weight)
+
+
+def rms_norm_backward(dy, cache):
+    """Return (dx, dweight).
+
+    Derivation: as for layer normalisation without the mean, ∂x̂_j/∂x_i = r ([i = j] - x̂_j x̂_i / C), so
+
+        dγ = Σ_rows dy x̂      dx̂ = γ dy      dx_i = r (dx̂_i - x̂_i mean(dx̂ x̂))
+
+    Examples
+    --------
+    >>> y, cache = rms_norm(np.array([[3.0, 3.0]]), np.ones(2), eps=0.0)
+    >>> rms_norm_backward(np.array([[1.0, 1.0]]), cache)[0]  # a longer x along itself gives the same y
+    array([[0., 0.]])
+    """
+    xhat, rstd, weight = cache
+    dx = dy * xhat
+    dweight = _sum_rows(dx)
+    dxhat = dy * weight
+    np.multiply(xhat, _row_dot(dxhat, xhat) / xhat.shape[-1], out=dx)
+    np.subtract(dxhat, dx, out=dx)
+    dx *= rstd
+    return dx, dweight
+
+
+def _row_dot(a, b):
+    """Σ a b over the last axis, which stays: (..., 1)."""
+    return np.einsum("...c,...c->...", a, b)[..., None]
+
+
+def _sum_rows(a):
+    """Sum over all axes but the last, as a product: BLAS sums faster."""
+    rows = a.reshape(-1, a.shape[-1])
+    return np.ones(len(rows), a.dtype) @ rows
+
+
+def _check(op, x, weight, bias):
+    floating(op, x=x, weight=weight, bias=bias)
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and (x.ndim == 0 or array.shape != x.shape[-1:] or not array.size):
+            raise ValueError(f"{op}: expected {name} (C,) for x (..., C), got {array.shape} for {x.shape}")

@@ -1,5 +1,32 @@
-"""numtx: the transformer you can check. Every component, forward and hand-derived backward, in plain NumPy."""
+"""numtx: the transformer you can check. Every component, forward and hand-derived backward, in plain NumPy.
+
+The maths stands in `numtx.functional`, the components in `numtx.nn`, whole models in `numtx.models`, the loop that
+trains them in `numtx.training`, and what checks gradients, yours too, in `numtx.testing`.
+"""
+
+import importlib
 
 from numtx._version import __version__
 
-__all__ = ["__version__"]
+# Loaded when first asked for, so that `import numtx` costs next to nothing.
+_ROOMS = ("checkpoints", "functional", "generation", "models", "nn", "testing", "text", "training")
+_NAMES = {
+    "GPT2Config": "models",
+    "GPT2LMHeadModel": "models",
+    "load_run": "training",
+    "trace": "nn",
+}
+
+__all__ = ["__version__", *_NAMES, *_ROOMS]
+
+
+def __getattr__(name):
+    if name in _ROOMS:
+        return importlib.import_module(f"numtx.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"numtx.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'numtx' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

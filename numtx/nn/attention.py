@@ -1,0 +1,114 @@
+"""Multi-head attention: projections around the pair."""
+
+import numpy as np
+
+from numtx import functional as F
+from numtx.nn import init
+from numtx.nn.linear import Linear
+from numtx.nn.module import Module
+
+
+class MultiHeadAttention(Module):
+    """Attention in `num_heads` subspaces: Y = concat_h(attention(Q_h, K_h, V_h)) Wᵒ. Vaswani et al. (2017), 3.2.2.
+
+    Self-attention: queries, keys and values all come from x (B, T, C). Cross-attention: keys and values come from a
+    memory (B, Tk, C). The three projections stand side by side in `in_proj_weight` (C, 3C), as in PyTorch (there
+    transposed), so that self-attention is one product.
+
+    Parameters
+    ----------
+    width, num_heads : int
+        The heads must divide the width.
+    causal : bool, window : int or None, dropout : float
+        As in `F.scaled_dot_product_attention`.
+    bias : bool
+        Whether the projections have one.
+
+    Examples
+    --------
+    >>> attention = MultiHeadAttention(8, 2, causal=True, rng=0)
+    >>> attention(np.ones((1, 3, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(
+        self, width, num_heads, *, causal=False, window=None, dropout=0.0, bias=True, rng=None, dtype=np.float32
+    ):
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"MultiHeadAttention: expected heads that divide the width {width}, got {num_heads}")
+        rng = np.random.default_rng(rng)
+        self.in_proj_weight = init.xavier_uniform((width, 3 * width), rng, dtype)
+        self.in_proj_bias = np.zeros(3 * width, dtype) if bias else None
+        self.out_proj = Linear(width, width, bias, rng=rng, dtype=dtype)
+        if self.out_proj.bias is not None:
+            self.out_proj.bias[:] = 0
+        self.width, self.num_heads = width, num_heads
+        self.causal, self.window, self.dropout = causal, window, dropout
+
+    def forward(self, x, memory=None, bias=None, *, mask=None, kv_cache=None, rng=None):
+        """Return y (B, Tq, C). With a `kv_cache` the new keys and values join the old ones, and backward is refused."""
+        query, key, value, projections = self._project(x, memory)
+        if kv_cache is not None:
+            key, value = kv_cache.append(key, value)
+        y, attended = F.scaled_dot_product_attention(
+            query, key, value, bias, mask=mask, causal=self.causal, window=self.window, dropout=self.dropout, rng=rng
+        )  # (B, H, Tq, D)
+        y, out = self.out_proj.forward(self._merge(y))
+        return y, None if kv_cache is not None else (projections, attended, out)
+
+    def backward(self, dy, cache):
+        """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given."""
+        if cache is None:
+            raise ValueError("MultiHeadAttention: backward after a forward with kv_cache, whose old keys have no x")
+        projections, attended, out = cache
+        dy, g_out = self.out_proj.backward(dy, out)
+        dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(self._split(dy), attended)
+        dx, dmemory, dweight, dprojection_bias = self._project_backward(dquery, dkey, dvalue, projections)
+        grads = {"in_proj_weight": dweight, "in_proj_bias": dprojection_bias, "out_proj": g_out}
+        if dprojection_bias is None:
+            del grads["in_proj_bias"]
+        return (dx, dmemory, dbias), grads
+
+    def _project(self, x, memory):
+        width, weight, bias = self.width, self.in_proj_weight, self.in_proj_bias
+        if memory is None:
+            qkv, cache = F.linear(x, weight, bias)  # (B, T, 3C)
+            query, key, value = (self._split(part) for part in np.split(qkv, 3, axis=-1))
+            return query, key, value, (cache,)
+        if len(memory) != len(x):
+            raise ValueError(f"MultiHeadAttention: expected one batch size, got x {x.shape} and memory {memory.shape}")
+        bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
+        query, q_cache = F.linear(x, weight[:, :width], bias_q)  # (B, Tq, C)
+        kv, kv_cache = F.linear(memory, weight[:, width:], bias_kv)  # (B, Tk, 2C)
+        key, value = (self._split(part) for part in np.split(kv, 2, axis=-1))
+        return self._split(query), key, value, (q_cache, kv_cache)
+
+    def _project_backward(self, dquery, dkey, dvalue, projections):
+        if len(projections) == 1:
+            dx, dweight, dbias = F.linear_backward(self._merge(dquery, dkey, dvalue), projections[0])
+            return dx, None, dweight, dbias
+        q_cache, kv_cache = projections
+        dx, dweight_q, dbias_q = F.linear_backward(self._merge(dquery), q_cache)
+        dmemory, dweight_kv, dbias_kv = F.linear_backward(self._merge(dkey, dvalue), kv_cache)
+        dweight = np.concatenate([dweight_q, dweight_kv], axis=1)
+        dbias = None if dbias_q is None else np.concatenate([dbias_q, dbias_kv])
+        return dx, dmemory, dweight, dbias
+
+    def _split(self, x):
+        """Give each head its slice of the last axis, as a view: (B, T, C) -> (B, H, T, D)."""
+        batch, length, width = x.shape
+        return x.reshape(batch, length, self.num_heads, width // self.num_heads).swapaxes(1, 2)
+
+    def _merge(self, *parts):
+        """Put the heads of each part side by side again: (B, H, T, D) each -> (B, T, parts · C)."""
+        batch, heads, length, width = parts[0].shape
+        merged = np.empty((batch, length, len(parts), heads, width), parts[0].dtype)
+        for i, part in enumerate(parts):
+            merged[:, :, i] = part.swapaxes(1, 2)
+        return merged.reshape(batch, length, len(parts) * heads * width)
+
+    def extra_repr(self):
+        text = f"{self.width}, num_heads={self.num_heads}"
+        text += ", causal=True" if self.causal else ""
+        text += f", window={self.window}" if self.window is not None else ""
+        return text + (f", dropout={self.dropout}" if self.dropout else "")

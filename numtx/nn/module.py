@@ -1,0 +1,197 @@
+"""Module: a tree of parameters and components. What a call leaves for backward is a value, never an attribute."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class Module:
+    """The base of all components.
+
+    A parameter is an array attribute whose name has no leading underscore; a part is an attribute that is a Module.
+    Subclasses write
+
+        forward(x, ..., *, mask, rng, ...) -> (y, cache)
+        backward(dy, cache)                -> (dinputs, grads)
+
+    where dinputs follows the rule of the pairs (bare if there is one differentiable input, a tuple if several, None for
+    an optional one that was not given) and grads is a dict that mirrors the parameters, one level a part.
+
+    Examples
+    --------
+    >>> from numtx import nn
+    >>> layer = nn.Linear(2, 3, rng=0)
+    >>> {name: array.shape for name, array in layer.named_parameters()}
+    {'weight': (2, 3), 'bias': (3,)}
+    >>> layer
+    Linear(2 -> 3)
+    """
+
+    def forward(self, *inputs, **settings):
+        raise TypeError(f"{type(self).__name__} has no forward of its own")
+
+    def backward(self, dy, cache):
+        raise TypeError(f"{type(self).__name__} has no backward of its own")
+
+    def __call__(self, *inputs, **settings):
+        return self.forward(*inputs, **settings)[0]
+
+    def own_parameters(self) -> dict[str, np.ndarray]:
+        """Return the arrays that belong to this module itself, by attribute name."""
+        return {n: a for n, a in vars(self).items() if isinstance(a, np.ndarray) and not n.startswith("_")}
+
+    def children(self) -> dict[str, "Module"]:
+        """Return the modules one level below, by attribute name."""
+        return {n: m for n, m in vars(self).items() if isinstance(m, Module)}
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield (dotted name, module) for this module (name "") and all below it."""
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (dotted name, live array) for all parameters of the tree."""
+        for path, module in self.named_modules():
+            for name, array in module.own_parameters().items():
+                yield (f"{path}.{name}" if path else name), array
+
+    def _owner(self, name: str) -> tuple["Module", str]:
+        module, (*path, last) = self, name.split(".")
+        for part in path:
+            if part not in module.children():
+                raise ValueError(f"{type(self).__name__}: has no parameter {name!r}")
+            module = module.children()[part]
+        if last not in module.own_parameters():
+            raise ValueError(f"{type(self).__name__}: has no parameter {name!r}")
+        return module, last
+
+    def get_parameter(self, name: str) -> np.ndarray:
+        """Return the live array of a dotted name."""
+        owner, last = self._owner(name)
+        return owner.own_parameters()[last]
+
+    def set_parameter(self, name: str, array: np.ndarray) -> None:
+        """Put another array of the same shape in the place of a parameter, without copying."""
+        owner, last = self._owner(name)
+        old = owner.own_parameters()[last]
+        if array.shape != old.shape:
+            raise ValueError(f"{type(self).__name__}: expected {name} {old.shape}, got {array.shape}")
+        setattr(owner, last, array)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return {dotted name: live array}. The arrays are not copied."""
+        return dict(self.named_parameters())
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Copy arrays into the parameters, converted to their dtype, as PyTorch does.
+
+        Raises
+        ------
+        ValueError
+            When a name is missing or unexpected, or a shape differs. Nothing is changed then.
+        """
+        own = self.state_dict()
+        problems = [f"missing {name}" for name in own if name not in state]
+        problems += [f"unexpected {name}" for name in state if name not in own]
+        for name, array in own.items():
+            if name in state and state[name].shape != array.shape:
+                problems.append(f"{name}: expected {array.shape}, got {state[name].shape}")
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise ValueError(f"{type(self).__name__}: state does not fit: {'; '.join(problems[:5])}{more}")
+        for name, array in own.items():
+            array[...] = state[name]
+
+    def astype(self, dtype) -> "Module":
+        """Convert every parameter to another floating dtype, in place, and return self."""
+        if np.dtype(dtype).kind != "f":
+            raise ValueError(f"{type(self).__name__}: expected a floating dtype, got {np.dtype(dtype)}")
+        for _, module in self.named_modules():
+            for name, array in module.own_parameters().items():
+                setattr(module, name, array.astype(dtype))
+        return self
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the parameters."""
+        for _, array in self.named_parameters():
+            return array.dtype
+        raise ValueError(f"{type(self).__name__}: has no parameters and so no dtype")
+
+    def num_parameters(self) -> int:
+        """Return how many numbers the parameters hold."""
+        return sum(array.size for _, array in self.named_parameters())
+
+    def summary(self) -> str:
+        """Return a table of the parameters: name, shape, count."""
+        rows = [(name, "x".join(map(str, a.shape)), f"{a.size:,}") for name, a in self.named_parameters()]
+        rows.append(("total", str(self.dtype) if rows else "", f"{self.num_parameters():,}"))
+        wide = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
+        return "\n".join([*lines[:-1], "-" * len(lines[-1]), lines[-1]])
+
+    def extra_repr(self) -> str:
+        """Return what the representation says about this module itself."""
+        return ""
+
+    def __repr__(self) -> str:
+        parts = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children().items()]
+        inner = ", ".join(filter(None, [self.extra_repr()]))
+        if not parts:
+            return f"{type(self).__name__}({inner})"
+        return "\n  ".join([f"{type(self).__name__}({inner}", *parts]) + "\n)"
+
+
+class ModuleList(Module):
+    """Parts by number: `stack.layers.0`. Examples: `ModuleList([Linear(2, 2), Linear(2, 2)])[1]`."""
+
+    def __init__(self, modules):
+        self._modules = list(modules)
+
+    def children(self):
+        return {str(i): module for i, module in enumerate(self._modules)}
+
+    def __len__(self):
+        return len(self._modules)
+
+    def __iter__(self):
+        return iter(self._modules)
+
+    def __getitem__(self, index):
+        return self._modules[index]
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
+    """Turn a nested dict of arrays into {dotted name: array}.
+
+    Examples
+    --------
+    >>> list(flatten({"up": {"weight": 1, "bias": 2}}))
+    ['up.weight', 'up.bias']
+    """
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def unflatten(flat: dict[str, np.ndarray]) -> dict:
+    """Turn {dotted name: array} into nested dicts.
+
+    Examples
+    --------
+    >>> unflatten({"up.weight": 1, "up.bias": 2})
+    {'up': {'weight': 1, 'bias': 2}}
+    """
+    tree: dict = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree

@@ -1,0 +1,80 @@
+"""The residual around a sublayer, with its norm before or after."""
+
+from numtx import functional as F
+from numtx.nn.module import Module
+
+
+class PreNorm(Module):
+    """y = x + dropout(sublayer(norm(x))): the way of GPT-2, and of most models since. Xiong et al. (2020).
+
+    Further inputs and settings go to the sublayer as they are. If the sublayer's backward gives a tuple of input
+    gradients, so does this one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numtx import nn
+    >>> block = PreNorm(nn.LayerNorm(4), nn.FeedForward(4, 8, rng=0))
+    >>> block(np.ones((1, 2, 4), np.float32)).shape
+    (1, 2, 4)
+    """
+
+    def __init__(self, norm, sublayer, dropout=0.0):
+        self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
+
+    def forward(self, x, *others, rng=None, **settings):
+        h, norm = self.norm.forward(x)
+        h, sub = self.sublayer.forward(h, *others, rng=rng, **settings)
+        h, drop = F.dropout(h, self.dropout, rng)
+        return x + h, (norm, sub, drop)
+
+    def backward(self, dy, cache):
+        norm, sub, drop = cache
+        dh = F.dropout_backward(dy, drop)
+        dh, dothers, g_sub = _first(*self.sublayer.backward(dh, sub))
+        dx, g_norm = self.norm.backward(dh, norm)
+        return _joined(dy + dx, dothers), {"norm": g_norm, "sublayer": g_sub}
+
+    def extra_repr(self):
+        return f"dropout={self.dropout}" if self.dropout else ""
+
+
+class PostNorm(Module):
+    """y = norm(x + dropout(sublayer(x))): the way of the original transformer and BERT. Vaswani et al. (2017), 3.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numtx import nn
+    >>> block = PostNorm(nn.LayerNorm(4), nn.FeedForward(4, 8, rng=0))
+    >>> block(np.ones((1, 2, 4), np.float32)).shape
+    (1, 2, 4)
+    """
+
+    def __init__(self, norm, sublayer, dropout=0.0):
+        self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
+
+    def forward(self, x, *others, rng=None, **settings):
+        h, sub = self.sublayer.forward(x, *others, rng=rng, **settings)
+        h, drop = F.dropout(h, self.dropout, rng)
+        y, norm = self.norm.forward(x + h)
+        return y, (norm, sub, drop)
+
+    def backward(self, dy, cache):
+        norm, sub, drop = cache
+        dsum, g_norm = self.norm.backward(dy, norm)
+        dh = F.dropout_backward(dsum, drop)
+        dh, dothers, g_sub = _first(*self.sublayer.backward(dh, sub))
+        return _joined(dsum + dh, dothers), {"norm": g_norm, "sublayer": g_sub}
+
+    def extra_repr(self):
+        return f"dropout={self.dropout}" if self.dropout else ""
+
+
+def _first(dinputs, grads):
+    """Take the gradient of a sublayer's x apart from those of its other inputs (None where it has but one input)."""
+    return (dinputs[0], dinputs[1:], grads) if isinstance(dinputs, tuple) else (dinputs, None, grads)
+
+
+def _joined(dx, dothers):
+    return dx if dothers is None else (dx, *dothers)

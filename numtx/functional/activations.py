@@ -161,7 +161,8 @@ def gelu_backward(dy, cache):
 def gelu_tanh(x):
     """GELU in its tanh form: y = x (1 + tanh u) / 2, with u = √(2/π) (x + 0.044715 x³), over any shape.
 
-    GPT-2's `gelu_new` and PyTorch's `approximate="tanh"`. The cache holds x and tanh u.
+    GPT-2's `gelu_new` and PyTorch's `approximate="tanh"`. Computed as y = x σ(2u), since (1 + tanh u) / 2 = σ(2u),
+    which keeps its relative precision where tanh u is near -1. The cache holds x and s = σ(2u).
     Hendrycks and Gimpel (2016), section 2.
 
     Examples
@@ -170,49 +171,47 @@ def gelu_tanh(x):
     array([-0.158808,  0.841192])
     """
     floating("gelu_tanh", x=x)
-    y, t = np.empty_like(x), np.empty_like(x)
-    blocked(_gelu_tanh_kernel, x, out=(y, t))
-    return y, (x, t)
+    y, s = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    with np.errstate(over="ignore"):  # a huge x³ or exp is ∞, and σ then exactly 0 or 1
+        blocked(_gelu_tanh_kernel, x, out=(y, s))
+    return y, (x, s)
 
 
-def _gelu_tanh_kernel(x, y, t):
-    np.clip(x, -10, 10, out=y)  # tanh u is ±1 in float64 from there on, and x³ cannot overflow
-    np.multiply(y, y, out=t)
-    t *= SQRT_2_OVER_PI * CUBIC
-    t += SQRT_2_OVER_PI
-    t *= y  # u = √(2/π) (x + 0.044715 x³)
-    np.tanh(t, out=t)
-    np.add(t, 1, out=y)
-    y *= x
-    y *= 0.5
+def _gelu_tanh_kernel(x, y, s):
+    np.multiply(x, x, out=s)
+    s *= -2 * SQRT_2_OVER_PI * CUBIC
+    s -= 2 * SQRT_2_OVER_PI
+    s *= x  # -2u
+    np.exp(s, out=s)
+    s += 1
+    np.divide(1, s, out=s)  # σ(2u)
+    np.multiply(x, s, out=y)
 
 
 def gelu_tanh_backward(dy, cache):
-    """Return dx = dy · ((1 + t) / 2 + x (1 - t²) u' / 2), with t = tanh u and u' = √(2/π) (1 + 3 · 0.044715 x²).
+    """Return dx = dy · (s + x s (1 - s) 2u'), with s = σ(2u) and u' = √(2/π) (1 + 3 · 0.044715 x²).
 
-    Derivation: the product rule on x · (1 + t)/2; dt/dx = (1 - t²) u' by the chain rule.
+    Derivation: the product rule on x · s; ds/dx = s (1 - s) 2u' by the chain rule, since σ' = σ (1 - σ).
 
     Examples
     --------
     >>> gelu_tanh_backward(np.array([1.0]), gelu_tanh(np.array([0.0]))[1])
     array([0.5])
     """
-    x, t = cache
-    dx = np.empty_like(x)
-    blocked(_gelu_tanh_backward_kernel, x, t, dy, out=(dx,))
+    x, s = cache
+    dx = np.empty(x.shape, x.dtype)
+    blocked(_gelu_tanh_backward_kernel, x, s, dy, out=(dx,))
     return dx
 
 
-def _gelu_tanh_backward_kernel(x, t, dy, dx):
-    bounded = np.clip(x, -10, 10)  # beyond it 1 - t² is 0
-    slope = bounded * bounded
-    slope *= 3 * CUBIC * SQRT_2_OVER_PI
-    slope += SQRT_2_OVER_PI  # u'
-    slope *= bounded  # x u'
-    np.multiply(t, t, out=dx)
-    np.subtract(1, dx, out=dx)
-    dx *= slope  # x (1 - t²) u'
-    dx += t
+def _gelu_tanh_backward_kernel(x, s, dy, dx):
+    bounded = np.clip(x, -10, 10)  # beyond it s (1 - s) is 0, and x³ could overflow
+    np.multiply(bounded, bounded, out=dx)
+    dx *= 6 * CUBIC * SQRT_2_OVER_PI
+    dx += 2 * SQRT_2_OVER_PI
+    dx *= bounded  # x 2u'
+    np.subtract(1, s, out=bounded)
+    dx *= bounded
     dx += 1
+    dx *= s  # s (1 + x (1 - s) 2u')
     dx *= dy
-    dx *= 0.5

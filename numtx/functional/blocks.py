@@ -10,9 +10,9 @@ BLOCK = 16_384  # elements: 64 KiB in float32, so that a kernel's handful of arr
 
 
 def blocked(kernel, *inputs, out):
-    """Call `kernel(*inputs, *outs)` over pieces of contiguous arrays of one shape.
+    """Call `kernel(*inputs, *outs)` over pieces of arrays of one shape; the kernel writes into the outs.
 
-    The kernel writes into the outs. Inputs of another memory order are copied first.
+    The outs are in C order. Inputs of another memory order are copied first.
     """
     flat_out = [array.reshape(-1) for array in out]
     flat_in = [np.ascontiguousarray(array).reshape(-1) for array in inputs]

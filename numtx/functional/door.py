@@ -22,6 +22,13 @@ def floating(op: str, **arrays: np.ndarray | None) -> np.dtype:
     return dtype
 
 
+def count(op: str, least: int, **numbers: int) -> None:
+    """Require whole numbers of at least `least`."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least:
+            raise ValueError(f"{op}: expected {name} as a whole number of at least {least}, got {number!r}")
+
+
 def integers(op: str, name: str, ids: np.ndarray, limit: int) -> np.ndarray:
     """Require integer ids in [0, limit), and return them as an array."""
     ids = np.asarray(ids)

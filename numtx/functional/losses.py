@@ -153,8 +153,12 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     dtype = floating(name, input=input, target=target, weight=weight, pos_weight=pos_weight)
     _check_pair(name, input, target, reduction)
     for label, array in (("weight", weight), ("pos_weight", pos_weight)):
-        if array is not None and np.broadcast_shapes(array.shape, input.shape) != input.shape:
-            raise ValueError(f"{name}: expected {label} to broadcast to {input.shape}, got {array.shape}")
+        if array is None:
+            continue
+        try:
+            np.broadcast_to(array, input.shape)
+        except ValueError:
+            raise ValueError(f"{name}: expected {label} to broadcast to {input.shape}, got {array.shape}") from None
     softplus = np.log1p(np.exp(-np.abs(input))) + np.maximum(-input, 0)
     positive = np.ones((), dtype) if pos_weight is None else 1 + (pos_weight - 1) * target
     loss = (1 - target) * input + positive * softplus

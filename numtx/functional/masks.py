@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from numtx.functional.door import count
+
 
 def causal_mask(tq, tk=None):
     """Let each query see the keys up to its own: (1, 1, Tq, Tk), aligned bottom-right.
@@ -15,6 +17,7 @@ def causal_mask(tq, tk=None):
            [1, 1, 1]])
     """
     tk = tq if tk is None else tk
+    count("causal_mask", 1, tq=tq, tk=tk)
     return np.tri(tq, tk, tk - tq, dtype=bool)[None, None]
 
 
@@ -30,9 +33,8 @@ def sliding_window_mask(tq, tk=None, *, window, causal=True):
            [1, 1, 0],
            [0, 1, 1]])
     """
-    if window < 1:
-        raise ValueError(f"sliding_window_mask: expected a window of at least 1, got {window}")
     tk = tq if tk is None else tk
+    count("sliding_window_mask", 1, tq=tq, tk=tk, window=window)
     distance = np.arange(tk - tq, tk)[:, None] - np.arange(tk)  # (Tq, Tk): how far key j lies behind query i
     seen = distance < window
     seen &= distance >= 0 if causal else distance > -window
@@ -71,8 +73,11 @@ def combine_masks(*masks):
         if getattr(mask, "dtype", None) != np.bool_ or mask.ndim != 4:
             what = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise ValueError(f"combine_masks: expected boolean masks of four axes, got {what}")
+        if combined is None:
+            combined = mask
+            continue
         try:
-            combined = mask if combined is None else combined & mask
+            combined = combined & mask
         except ValueError:
             raise ValueError(f"combine_masks: {combined.shape} and {mask.shape} do not broadcast") from None
     return combined

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from numtx.functional.door import count
+
 
 def sinusoidal_positions(length, width, *, layout="interleaved", base=10000.0, offset=0, dtype=np.float32):
     """Return a (length, width) table whose row t describes position t + offset.
@@ -31,12 +33,12 @@ def sinusoidal_positions(length, width, *, layout="interleaved", base=10000.0, o
     array([[0.   , 1.   , 0.   , 1.   ],
            [0.841, 0.54 , 0.01 , 1.   ]], dtype=float32)
     """
-    if width < 2 or width % 2:
-        raise ValueError(f"sinusoidal_positions: expected an even width of at least 2, got {width}")
+    count("sinusoidal_positions", 0, length=length, offset=offset)
+    count("sinusoidal_positions", 2, width=width)
+    if width % 2:
+        raise ValueError(f"sinusoidal_positions: expected an even width, got {width}")
     if layout not in ("interleaved", "half"):
         raise ValueError(f"sinusoidal_positions: expected layout 'interleaved' or 'half', got {layout!r}")
-    if length < 0:
-        raise ValueError(f"sinusoidal_positions: expected a length of at least 0, got {length}")
     position = np.arange(offset, offset + length)[:, None]  # (T, 1)
     angle = position / base ** (np.arange(0, width, 2) / width)  # (T, C/2)
     table = np.empty((length, width), dtype)

@@ -15,7 +15,7 @@ def softmax(x, axis=-1):
     >>> softmax(np.array([0.0, 0.0]))[0]
     array([0.5, 0.5])
     """
-    floating("softmax", x=x)
+    _check("softmax", x, axis)
     y = x - x.max(axis=axis, keepdims=True)
     np.exp(y, out=y)
     y /= y.sum(axis=axis, keepdims=True)
@@ -54,7 +54,7 @@ def log_softmax(x, axis=-1):
     >>> log_softmax(np.array([0.0, 1000.0]))[0]
     array([-1000.,     0.])
     """
-    floating("log_softmax", x=x)
+    _check("log_softmax", x, axis)
     y = x - x.max(axis=axis, keepdims=True)
     y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
     return y, (y, axis)
@@ -76,3 +76,9 @@ def log_softmax_backward(dy, cache):
     dx *= -dy.sum(axis=axis, keepdims=True)
     dx += dy
     return dx
+
+
+def _check(op, x, axis):
+    floating(op, x=x)
+    if not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
+        raise ValueError(f"{op}: expected an axis of x that is not empty, got axis {axis} of shape {x.shape}")

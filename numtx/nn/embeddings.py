@@ -44,11 +44,7 @@ class LearnedPositions(Module):
         self.weight = init.normal((num_positions, width), std, rng, dtype)
 
     def forward(self, x, *, positions=None):
-        positions = np.arange(x.shape[1]) if positions is None else np.asarray(positions)
-        if positions.size and positions.max() >= len(self.weight):
-            raise ValueError(
-                f"LearnedPositions: expected positions under {len(self.weight)} (the context), got {positions.max()}"
-            )
+        positions = _positions("LearnedPositions", x, positions, len(self.weight))
         rows, cache = F.embedding(positions, self.weight)  # (T, C) or (B, T, C)
         return x + rows, (cache, positions.ndim)
 
@@ -75,7 +71,7 @@ class SinusoidalPositions(Module):
         self.width, self.layout, self.base = width, layout, base
 
     def forward(self, x, *, positions=None):
-        positions = np.arange(x.shape[1]) if positions is None else np.asarray(positions)
+        positions = _positions("SinusoidalPositions", x, positions, np.inf)
         length = int(positions.max(initial=-1)) + 1
         table = F.sinusoidal_positions(length, self.width, layout=self.layout, base=self.base, dtype=x.dtype)
         return x + table[positions], ()
@@ -85,3 +81,17 @@ class SinusoidalPositions(Module):
 
     def extra_repr(self):
         return f"{self.width}, layout={self.layout!r}"
+
+
+def _positions(component, x, positions, limit):
+    """Return whole numbers (T,) or (B, T) in [0, limit) for x (B, T, C)."""
+    positions = np.arange(x.shape[1]) if positions is None else np.asarray(positions)
+    if positions.dtype.kind not in "iu" or positions.shape not in (x.shape[1:2], x.shape[:2]):
+        raise ValueError(
+            f"{component}: expected integer positions (T,) or (B, T) for x {x.shape}, "
+            f"got {positions.dtype} {positions.shape}"
+        )
+    if positions.size and (positions.min() < 0 or positions.max() >= limit):
+        bad = positions.min() if positions.min() < 0 else positions.max()
+        raise ValueError(f"{component}: expected positions in [0, {limit}), the context, got {bad}")
+    return positions

@@ -1,0 +1,139 @@
+"""The loop that writes: feed ids, choose the next, feed it, until enough or an end token."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from numtx.generation.sampling import Sampler
+
+_GREEDY = Sampler()
+
+
+class DecodingStep(Protocol):
+    """One sequence in the making (or B of them): takes the ids that are new and remembers those before."""
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """Take new ids (B, T) and return the logits after the last of them, (B, V)."""
+        ...
+
+
+def stream(
+    start: Callable[[], DecodingStep],
+    prompt_ids: np.ndarray,
+    *,
+    max_new_tokens: int,
+    context: int | None = None,
+    sampler: Sampler = _GREEDY,
+    rng: np.random.Generator | None = None,
+    eos_token_id: int | Collection[int] | None = None,
+    pad_token_id: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Write on after a prompt, one token at a time.
+
+    Parameters
+    ----------
+    start : callable without arguments
+        Returns a `DecodingStep` that remembers nothing yet; usually a model's call around a fresh key-value cache.
+    prompt_ids : int array of shape (B, T)
+    max_new_tokens : int
+    context : int, optional
+        The most ids a step can remember. Every token is chosen after the last `context` ids at most: once a step is
+        full, the window slides, and for each further token the last `context` ids are fed to a new one: positions
+        change for all of them, so nothing that was remembered still holds. None: no limit.
+    sampler : Sampler
+        Chooses the next id of each row; by default the likeliest.
+    rng : np.random.Generator, optional
+        Handed to the sampler.
+    eos_token_id : int or several, optional
+        A row ends with such a token; writing ends when all rows did.
+    pad_token_id : int, optional
+        What a row gets after its end while others go on; by default the end token (the smallest of several).
+
+    Yields
+    ------
+    int array of shape (B,)
+        The new id of each row, as soon as it is chosen.
+
+    Raises
+    ------
+    ValueError
+        At the call, not at the first token: if the prompt is not integers of shape (B, T) with both at least 1, or a
+        number is not positive.
+
+    Examples
+    --------
+    A decoding step that always wants the successor of the last id:
+
+    >>> def start():
+    ...     return lambda ids: np.eye(10)[(ids[:, -1] + 1) % 10]
+    >>> [ids.tolist() for ids in stream(start, np.array([[3], [7]]), max_new_tokens=3)]
+    [[4, 8], [5, 9], [6, 0]]
+    """
+    ids = _check_prompt(prompt_ids)
+    _check_positive(max_new_tokens=max_new_tokens, **({} if context is None else {"context": context}))
+    ends = np.array(sorted(_as_collection(eos_token_id)), dtype=np.int64)
+    pad = pad_token_id if pad_token_id is not None else (ends[0] if ends.size else 0)
+    return _stream(start, ids, max_new_tokens, context, sampler, rng, ends, pad)
+
+
+def generate(start: Callable[[], DecodingStep], prompt_ids: np.ndarray, **options) -> np.ndarray:
+    """Return the prompt and what `stream` writes after it, (B, T + new); the options are those of `stream`.
+
+    Examples
+    --------
+    >>> generate(lambda: lambda ids: np.eye(10)[ids[:, -1] + 1], np.array([[3, 4]]), max_new_tokens=2)
+    array([[3, 4, 5, 6]])
+    """
+    new = list(stream(start, prompt_ids, **options))
+    return np.concatenate([np.asarray(prompt_ids), np.stack(new, axis=1)], axis=1)
+
+
+def _stream(
+    start: Callable[[], DecodingStep],
+    ids: np.ndarray,
+    max_new_tokens: int,
+    context: int | None,
+    sampler: Sampler,
+    rng: np.random.Generator | None,
+    ends: np.ndarray,
+    pad: int,
+) -> Iterator[np.ndarray]:
+    limit = ids.shape[1] + max_new_tokens if context is None else context
+    ended = np.zeros(len(ids), dtype=bool)  # (B,)
+    seen = ids[:, -limit:]  # what the next token is chosen after, (B, <= limit)
+    unfed = seen
+    step: DecodingStep | None = None
+    for _ in range(max_new_tokens):
+        if step is None:
+            step = start()
+        new = np.where(ended, pad, sampler(step(unfed), rng))  # (B,)
+        yield new
+        ended |= np.isin(new, ends)
+        if ended.all():
+            return
+        full = seen.shape[1] == limit
+        seen = np.concatenate([seen[:, 1:] if full else seen, new[:, None]], axis=1)
+        step, unfed = (None, seen) if full else (step, new[:, None])
+
+
+def _as_collection(eos_token_id: int | Collection[int] | None) -> Collection[int]:
+    if eos_token_id is None:
+        return ()
+    return (eos_token_id,) if isinstance(eos_token_id, int | np.integer) else eos_token_id
+
+
+def _check_prompt(prompt_ids: np.ndarray) -> np.ndarray:
+    ids = np.asarray(prompt_ids)
+    if ids.ndim != 2 or ids.size == 0 or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            f"generate: expected a prompt of integer ids of shape (B, T), at least (1, 1), "
+            f"got {ids.dtype} of shape {ids.shape}"
+        )
+    return ids
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"generate: expected {name} of at least 1, got {number}")

@@ -1,0 +1,126 @@
+"""The choice of the next token: the likeliest, or one drawn after temperature, top-k and top-p."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Chooses the next token of each row of logits; the settings have the names and meanings of Transformers.
+
+    Parameters
+    ----------
+    do_sample : bool
+        False: the likeliest token (the first of equals), whatever the other settings say.
+    temperature : float
+        Logits are divided by it. 0 means the likeliest token.
+    top_k : int, optional
+        Only the k largest logits stay, and all that equal the smallest of them. None or 0: all stay.
+    top_p : float
+        Only the likeliest tokens stay, up to and with the one whose probability brings their sum to `top_p`. 1: all
+        stay.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Notes
+    -----
+    Temperature comes first, then top-k, then top-p of what is left, as in Transformers. Top-p is nucleus sampling:
+    Holtzman et al., "The Curious Case of Neural Text Degeneration", equations 2 and 3.
+
+    Examples
+    --------
+    >>> Sampler()(np.array([[0.1, 2.0, 0.3]]))
+    array([1])
+    """
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < np.inf:
+            raise ValueError(f"Sampler: expected a finite temperature of at least 0, got {self.temperature}")
+        if self.top_k is not None and not (isinstance(self.top_k, int | np.integer) and self.top_k >= 0):
+            raise ValueError(f"Sampler: expected top_k as an integer of at least 0, or None, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"Sampler: expected top_p above 0 and at most 1, got {self.top_p}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether chance plays no part."""
+        return not self.do_sample or self.temperature == 0
+
+    def __call__(self, logits: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the chosen ids, int64, shape (B,).
+
+        Parameters
+        ----------
+        logits : array of shape (B, V)
+            -inf forbids a token.
+        rng : np.random.Generator
+            Needed where chance plays a part; gives one number for each row.
+
+        Raises
+        ------
+        ValueError
+            If `logits` have another shape, or a row holds NaN or +inf or forbids every token; if `rng` is lacking.
+        """
+        _check_logits(logits)
+        if self.is_greedy:
+            return logits.argmax(axis=-1)
+        if not isinstance(rng, np.random.Generator):
+            raise ValueError(f"Sampler: expected an np.random.Generator to sample with, got {type(rng).__name__}")
+        kept = filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        cumulative = np.exp(kept - kept.max(axis=-1, keepdims=True)).cumsum(axis=-1)  # (B, V)
+        drawn = rng.random(len(kept)) * cumulative[:, -1]  # (B,)
+        # The first place that exceeds the drawn number: never one of probability 0, where the sum does not rise.
+        return (cumulative > drawn[:, None]).argmax(axis=-1)
+
+
+def filter_logits(
+    logits: np.ndarray, *, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
+) -> np.ndarray:
+    """Return logits in float64 after temperature, top-k and top-p, with -inf for the tokens that dropped out.
+
+    Settings as in `Sampler`, temperature above 0; `logits` and result have shape (B, V).
+
+    Examples
+    --------
+    >>> filter_logits(np.array([[3.0, 1.0, 2.0, 2.0]]), top_k=2)
+    array([[  3., -inf,   2.,   2.]])
+    """
+    kept = logits.astype(np.float64)
+    if temperature != 1:
+        # The largest is taken off first: under a tiny temperature the others then overflow to -inf, as they should.
+        with np.errstate(over="ignore"):
+            kept = (kept - kept.max(axis=-1, keepdims=True)) / temperature
+    vocab_size = kept.shape[-1]
+    if top_k and top_k < vocab_size:
+        smallest = np.partition(kept, vocab_size - top_k, axis=-1)[:, vocab_size - top_k, None]  # (B, 1)
+        kept = np.where(kept < smallest, -np.inf, kept)
+    if top_p < 1:
+        order = np.argsort(-kept, axis=-1, kind="stable")  # (B, V), the likeliest first
+        weights = np.exp(np.take_along_axis(kept, order, axis=-1) - kept.max(axis=-1, keepdims=True))
+        cumulative = weights.cumsum(axis=-1)
+        # A token stays if those before it do not reach top_p; so the one that crosses the line stays.
+        before = cumulative - weights
+        dropped = np.zeros(kept.shape, dtype=bool)
+        np.put_along_axis(dropped, order, before >= top_p * cumulative[:, -1:], axis=-1)
+        kept = np.where(dropped, -np.inf, kept)
+    return kept
+
+
+def _check_logits(logits: np.ndarray) -> None:
+    if logits.ndim != 2 or logits.size == 0 or not np.issubdtype(logits.dtype, np.floating):
+        raise ValueError(
+            f"Sampler: expected floating logits of shape (B, V), got {logits.dtype} of shape {logits.shape}"
+        )
+    largest = logits.max(axis=-1)  # NaN if any is
+    if not np.isfinite(largest).all():
+        row = int(np.argmin(np.isfinite(largest)))
+        raise ValueError(f"Sampler: expected a finite largest logit in every row, got {largest[row]} in row {row}")

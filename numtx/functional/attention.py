@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numtx.functional.door import count, floating
+from numtx.functional.door import count, floating, rate
 from numtx.functional.masks import causal_mask, sliding_window_mask
 
 NAME = "scaled_dot_product_attention"
@@ -145,11 +145,11 @@ def _softmax_in_place(scores, may_be_empty):
     scores *= total
 
 
-def _dropped(p, kept, rate):
+def _dropped(p, kept, dropout):
     if kept is None:
         return p
     z = p * kept
-    z *= 1 / (1 - rate)
+    z *= 1 / (1 - dropout)
     return z
 
 
@@ -171,8 +171,10 @@ def _visible(mask, limit, window):
     """Which keys some query may see: (B or 1, H or 1, Tk or 1)."""
     if mask is not None and mask.shape[2] == 1 and window is None:
         return mask[:, :, 0]  # causal alone hides no key from the last query
-    allowed = True if limit is None else limit > 0
-    return (allowed if mask is None else mask & allowed).reshape(*(1, 1, *np.shape(allowed))[-4:]).any(axis=2)
+    if limit is None:
+        return mask.any(axis=2)
+    allowed = (limit > 0)[None, None]
+    return (allowed if mask is None else mask & allowed).any(axis=2)
 
 
 def _without_unseen(visible, array):
@@ -224,8 +226,7 @@ def _check(query, key, value, bias, mask, window, dropout):
         raise ValueError(f"{NAME}: expected at least one key, got {shapes}")
     if window is not None:
         count(NAME, 1, window=window)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"{NAME}: expected dropout in [0, 1), got {dropout}")
+    rate(NAME, "dropout", dropout)
     if mask is None:
         return
     scores = (*query.shape[:3], key.shape[2])

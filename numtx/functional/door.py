@@ -29,6 +29,21 @@ def count(op: str, least: int, **numbers: int) -> None:
             raise ValueError(f"{op}: expected {name} as a whole number of at least {least}, got {number!r}")
 
 
+def rate(op: str, name: str, p: float) -> None:
+    """Require a share of at least 0 and less than 1."""
+    if not 0 <= p < 1:
+        raise ValueError(f"{op}: expected {name} in [0, 1), got {p}")
+
+
+def sequence(op: str, width: int, **arrays: np.ndarray) -> None:
+    """Require floating arrays (B, T, width) of one dtype and one batch size."""
+    floating(op, **arrays)
+    shapes = [array.shape for array in arrays.values()]
+    if any(len(shape) != 3 or shape[2] != width or shape[0] != shapes[0][0] for shape in shapes):
+        got = " and ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"{op}: expected {' and '.join(arrays)} (B, T, {width}), got {got}")
+
+
 def integers(op: str, name: str, ids: np.ndarray, limit: int) -> np.ndarray:
     """Require integer ids in [0, limit), and return them as an array."""
     ids = np.asarray(ids)

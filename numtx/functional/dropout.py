@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from numtx.functional.door import floating
+from numtx.functional.door import floating, rate
 
 
 def dropout(x, p=0.5, rng=None):
@@ -31,8 +31,7 @@ def dropout(x, p=0.5, rng=None):
     array([2., 2., 2., 0.])
     """
     floating("dropout", x=x)
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout: expected p in [0, 1), got {p}")
+    rate("dropout", "p", p)
     if rng is None or p == 0:
         return x, None
     kept = rng.random(x.shape, dtype=np.float32) >= p

@@ -50,8 +50,11 @@ def padding_mask(attention_mask):
     (1, 1, 1, 3)
     """
     attention_mask = np.asarray(attention_mask)
-    if attention_mask.ndim != 2:
-        raise ValueError(f"padding_mask: expected an attention mask (B, T), got {attention_mask.shape}")
+    if attention_mask.ndim != 2 or attention_mask.dtype.kind not in "biu":
+        raise ValueError(
+            "padding_mask: expected an attention mask (B, T) of integers or booleans, "
+            f"got {attention_mask.dtype} {attention_mask.shape}"
+        )
     if not np.isin(attention_mask, (0, 1)).all():
         raise ValueError("padding_mask: expected only 0 and 1 in the attention mask")
     return (attention_mask != 0)[:, None, None, :]

@@ -12,6 +12,7 @@ import numpy as np
 from numtx import functional as F
 from numtx import generation, nn
 from numtx.checkpoints import TRANSPOSED, NameTable, load_arrays, read_json, save_arrays, write_json
+from numtx.functional.door import count, rate
 from numtx.models.loss import next_token_loss, next_token_loss_backward
 from numtx.models.output import CausalLMOutput
 
@@ -78,18 +79,16 @@ class GPT2Config:
     eos_token_id: int | None = None
 
     def __post_init__(self):
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: expected {name} of at least 1, got {getattr(self, name)}")
+        sizes = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", *(["n_inner"] if self.n_inner else []))
+        count("GPT2Config", 1, **{name: getattr(self, name) for name in sizes})
         if self.n_embd % self.n_head:
             raise ValueError(f"GPT2Config: expected heads that divide the width {self.n_embd}, got {self.n_head}")
-        if self.activation_function not in ACTIVATIONS:
+        if str(self.activation_function) not in ACTIVATIONS:
             raise ValueError(
                 f"GPT2Config: expected an activation of {', '.join(ACTIVATIONS)}, got {self.activation_function!r}"
             )
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: expected {name} in [0, 1), got {getattr(self, name)}")
+            rate("GPT2Config", name, getattr(self, name))
 
     @property
     def hidden(self) -> int:
@@ -189,25 +188,33 @@ class GPT2LMHeadModel(nn.Module):
         keep : "all", "inputs" or None
             As in `nn.Decoder`.
         """
+        x, hidden = self._hidden(input_ids, attention_mask, position_ids, kv_cache, rng, keep)
+        logits, head = self.head.forward(x, *self._lent())  # (B, T, V)
+        return CausalLMOutput(logits), None if hidden is None else (hidden, head, logits.shape)
+
+    def _hidden(self, input_ids, attention_mask=None, position_ids=None, kv_cache=None, rng=None, keep=None):
+        """Return what the head reads, (B, T, C), and its cache."""
         input_ids = np.asarray(input_ids)
-        old = 0 if kv_cache is None else len(kv_cache[0])
-        self._check(input_ids, old)
+        old = len(kv_cache[0]) if kv_cache else 0
+        self._check(input_ids, attention_mask, old)
         positions = np.arange(old, old + input_ids.shape[1]) if position_ids is None else position_ids
         mask = None if attention_mask is None else F.padding_mask(attention_mask)
         x, embedded = self.embedding.forward(input_ids)  # (B, T, C)
         x, placed = self.positions.forward(x, positions=positions)
         x, drop = self.embedding_dropout.forward(x, rng=rng)
         x, stack = self.stack.forward(x, mask=mask, kv_cache=kv_cache, rng=rng, keep=keep)
-        logits, head = self.head.forward(x, *self._lent())  # (B, T, V)
-        keeps = keep is not None and kv_cache is None
-        return CausalLMOutput(logits), (embedded, placed, drop, stack, head) if keeps else None
+        return x, None if stack is None else (embedded, placed, drop, stack)
 
     def backward(self, doutputs, cache):
-        """Return (None, grads) for `doutputs`, a dict with the gradient of "logits"."""
+        """Return (None, grads) for `doutputs`, a dict with the gradient of "logits"; absent means zero."""
         if cache is None:
             raise ValueError("GPT2LMHeadModel: backward after a forward with keep=None or a kv_cache")
-        embedded, placed, drop, stack, head = cache
-        dinputs, g_head = self.head.backward(doutputs["logits"], head)
+        (embedded, placed, drop, stack), head, shape = cache
+        dlogits = doutputs.get("logits", np.zeros(shape, self.dtype))
+        if set(doutputs) - {"logits"} or dlogits.shape != shape or dlogits.dtype != self.dtype:
+            got = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in doutputs.items())
+            raise ValueError(f"GPT2LMHeadModel: expected the gradient of logits, {self.dtype} {shape}, got {got}")
+        dinputs, g_head = self.head.backward(dlogits, head)
         dx, dtable = dinputs if self.config.tie_word_embeddings else (dinputs, None)
         dx, g_stack = self.stack.backward(dx, stack)
         dx, _ = self.embedding_dropout.backward(dx, drop)
@@ -273,7 +280,7 @@ class GPT2LMHeadModel(nn.Module):
         seed : int, np.random.Generator or None
             For sampling.
         eos_token_id : int, several, or None
-            Where a row ends; default: that of the config.
+            Where a row ends. None: that of the config; (): nowhere.
 
         Examples
         --------
@@ -286,7 +293,12 @@ class GPT2LMHeadModel(nn.Module):
 
     def _decoding(self):
         kv_cache = [nn.KVCache() for _ in range(self.config.n_layer)]
-        return lambda ids: self(ids, kv_cache=kv_cache).logits[:, -1]
+
+        def step(ids):
+            last = self._hidden(ids, kv_cache=kv_cache)[0][:, -1]  # (B, C): of a prompt only the last is scored
+            return self.head(last, *self._lent())
+
+        return step
 
     def checkpoint_arrays(self) -> dict[str, np.ndarray]:
         """Return the parameters under the names that Transformers gives them."""
@@ -309,13 +321,18 @@ class GPT2LMHeadModel(nn.Module):
         model.load_state_dict(_names(config).from_checkpoint(arrays, model.state_dict(), where=f"'{folder}'"))
         return model
 
-    def _check(self, input_ids, old):
+    def _check(self, input_ids, attention_mask, old):
         if input_ids.ndim != 2 or not input_ids.size:
             raise ValueError(f"GPT2LMHeadModel: expected input_ids (B, T), not empty, got {input_ids.shape}")
         if old + input_ids.shape[1] > self.config.n_positions:
             raise ValueError(
                 f"GPT2LMHeadModel: expected at most n_positions = {self.config.n_positions} tokens (the context), "
                 f"got {old + input_ids.shape[1]}"
+            )
+        expected = (len(input_ids), old + input_ids.shape[1])
+        if attention_mask is not None and np.shape(attention_mask) != expected:
+            raise ValueError(
+                f"GPT2LMHeadModel: expected an attention_mask (B, T) = {expected}, got {np.shape(attention_mask)}"
             )
 
 

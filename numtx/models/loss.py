@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count
 
 IGNORE_INDEX = -100
 
@@ -28,11 +29,17 @@ def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
     """
     if (labels is None) == (shift_labels is None):
         raise ValueError("next_token_loss: expected either labels or shift_labels in the batch")
+    given = np.asarray(labels if shift_labels is None else shift_labels)
+    if given.dtype.kind not in "iu" or given.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"next_token_loss: expected integer labels {logits.shape[:-1]}, got {given.dtype} {given.shape}"
+        )
     if shift_labels is None:
-        shift_labels = np.full(np.shape(labels), IGNORE_INDEX)
-        shift_labels[:, :-1] = np.asarray(labels)[:, 1:]
+        shift_labels = np.full(given.shape, IGNORE_INDEX)
+        shift_labels[:, :-1] = given[:, 1:]
     if num_items is None:
         num_items = max(1, np.count_nonzero(np.asarray(shift_labels) != IGNORE_INDEX))
+    count("next_token_loss", 1, num_items=num_items)
     total, cache = F.cross_entropy(logits, shift_labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / logits.dtype.type(num_items), (cache, num_items)
 

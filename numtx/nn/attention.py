@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count, rate, sequence
 from numtx.nn import init
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
@@ -34,11 +35,14 @@ class MultiHeadAttention(Module):
     def __init__(
         self, width, num_heads, *, causal=False, window=None, dropout=0.0, bias=True, rng=None, dtype=np.float32
     ):
-        if num_heads < 1 or width % num_heads:
+        count("MultiHeadAttention", 1, width=width, num_heads=num_heads)
+        count("MultiHeadAttention", 1, **({} if window is None else {"window": window}))
+        rate("MultiHeadAttention", "dropout", dropout)
+        if width % num_heads:
             raise ValueError(f"MultiHeadAttention: expected heads that divide the width {width}, got {num_heads}")
         rng = np.random.default_rng(rng)
         self.in_proj_weight = init.xavier_uniform((width, 3 * width), rng, dtype)
-        self.in_proj_bias = np.zeros(3 * width, dtype) if bias else None
+        self.in_proj_bias = init.zeros(3 * width, dtype) if bias else None
         self.out_proj = Linear(width, width, bias, rng=rng, dtype=dtype)
         if self.out_proj.bias is not None:
             self.out_proj.bias[:] = 0
@@ -47,6 +51,9 @@ class MultiHeadAttention(Module):
 
     def forward(self, x, memory=None, bias=None, *, mask=None, kv_cache=None, rng=None):
         """Return y (B, Tq, C). With a `kv_cache` the new keys and values join the old ones, and backward is refused."""
+        sequence("MultiHeadAttention", self.width, x=x, **({} if memory is None else {"memory": memory}))
+        if kv_cache is not None:
+            self._check_cached(x, memory, mask, len(kv_cache))
         query, key, value, projections = self._project(x, memory)
         if kv_cache is not None:
             key, value = kv_cache.append(key, value)
@@ -75,8 +82,6 @@ class MultiHeadAttention(Module):
             qkv, cache = F.linear(x, weight, bias)  # (B, T, 3C)
             query, key, value = (self._split(part) for part in np.split(qkv, 3, axis=-1))
             return query, key, value, (cache,)
-        if len(memory) != len(x):
-            raise ValueError(f"MultiHeadAttention: expected one batch size, got x {x.shape} and memory {memory.shape}")
         bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
         query, q_cache = F.linear(x, weight[:, :width], bias_q)  # (B, Tq, C)
         kv, kv_cache = F.linear(memory, weight[:, width:], bias_kv)  # (B, Tk, 2C)
@@ -93,6 +98,14 @@ class MultiHeadAttention(Module):
         dweight = np.concatenate([dweight_q, dweight_kv], axis=1)
         dbias = None if dbias_q is None else np.concatenate([dbias_q, dbias_kv])
         return dx, dmemory, dweight, dbias
+
+    def _check_cached(self, x, memory, mask, old):
+        # Before anything is appended: a call that fails must leave the cache as it was.
+        if memory is not None:
+            raise ValueError("MultiHeadAttention: expected no memory with a kv_cache, which is that of self-attention")
+        length = old + x.shape[1]
+        if mask is not None and (mask.ndim != 4 or mask.shape[3] not in (1, length)):
+            raise ValueError(f"MultiHeadAttention: expected a mask of {length} keys, old and new, got {mask.shape}")
 
     def _split(self, x):
         """Give each head its slice of the last axis, as a view: (B, T, C) -> (B, H, T, D)."""

@@ -45,9 +45,11 @@ class DecoderBlock(Module):
     def forward(self, x, *, mask=None, kv_cache=None, rng=None):
         h, attention = self.attention.forward(x, mask=mask, kv_cache=kv_cache, rng=rng)
         y, feed_forward = self.feed_forward.forward(h, rng=rng)
-        return y, (attention, feed_forward)
+        return y, None if kv_cache is not None else (attention, feed_forward)
 
     def backward(self, dy, cache):
+        if cache is None:
+            raise ValueError("DecoderBlock: backward after a forward with kv_cache, whose old keys have no x")
         attention, feed_forward = cache
         dh, g_feed_forward = self.feed_forward.backward(dy, feed_forward)
         (dx, _, _), g_attention = self.attention.backward(dh, attention)
@@ -79,7 +81,10 @@ class Decoder(Module):
         """Return y. `kv_cache` is a list of one KVCache a layer; with it nothing is kept."""
         if keep not in ("all", "inputs", None):
             raise ValueError(f"Decoder: expected keep 'all', 'inputs' or None, got {keep!r}")
-        keep = None if kv_cache is not None else keep
+        if kv_cache is not None:
+            keep = None
+            if len(kv_cache) != len(self.layers):
+                raise ValueError(f"Decoder: expected {len(self.layers)} KVCaches, one a layer, got {len(kv_cache)}")
         keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
         kept = []
         for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
@@ -98,7 +103,7 @@ class Decoder(Module):
             raise ValueError("Decoder: backward after a forward with keep=None or a kv_cache, which leave it nothing")
         keep, kept, keys, mask, norm = cache
         dx, g_norm = self.norm.backward(dy, norm)
-        grads = {}
+        grads = dict.fromkeys(map(str, range(len(self.layers))))  # in the parameters' order, though backward goes back
         for i in reversed(range(len(self.layers))):
             layer, layer_cache = self.layers[i], kept[i]
             if keep == "inputs":

@@ -1,6 +1,7 @@
 """Dropout as a component: nothing to learn, one setting."""
 
 from numtx import functional as F
+from numtx.functional.door import rate
 from numtx.nn.module import Module
 
 
@@ -15,6 +16,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p=0.5):
+        rate("Dropout", "p", p)
         self.p = p
 
     def forward(self, x, *, rng=None):

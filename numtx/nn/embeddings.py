@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count, floating, sequence
 from numtx.nn import init
 from numtx.nn.module import Module
 
@@ -17,6 +18,7 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings, embedding_dim, *, std=1.0, rng=None, dtype=np.float32):
+        count("Embedding", 1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.weight = init.normal((num_embeddings, embedding_dim), std, rng, dtype)
 
     def forward(self, ids):
@@ -41,10 +43,17 @@ class LearnedPositions(Module):
     """
 
     def __init__(self, num_positions, width, *, std=1.0, rng=None, dtype=np.float32):
+        count("LearnedPositions", 1, num_positions=num_positions, width=width)
         self.weight = init.normal((num_positions, width), std, rng, dtype)
 
     def forward(self, x, *, positions=None):
-        positions = _positions("LearnedPositions", x, positions, len(self.weight))
+        sequence("LearnedPositions", self.weight.shape[1], x=x)
+        floating("LearnedPositions", x=x, weight=self.weight)
+        positions = _positions("LearnedPositions", x, positions)
+        if positions.max() >= len(self.weight):
+            raise ValueError(
+                f"LearnedPositions: expected positions under {len(self.weight)}, the context, got {positions.max()}"
+            )
         rows, cache = F.embedding(positions, self.weight)  # (T, C) or (B, T, C)
         return x + rows, (cache, positions.ndim)
 
@@ -71,10 +80,18 @@ class SinusoidalPositions(Module):
         self.width, self.layout, self.base = width, layout, base
 
     def forward(self, x, *, positions=None):
-        positions = _positions("SinusoidalPositions", x, positions, np.inf)
-        length = int(positions.max(initial=-1)) + 1
-        table = F.sinusoidal_positions(length, self.width, layout=self.layout, base=self.base, dtype=x.dtype)
-        return x + table[positions], ()
+        sequence("SinusoidalPositions", self.width, x=x)
+        positions = _positions("SinusoidalPositions", x, positions)
+        first = int(positions.min())
+        table = F.sinusoidal_positions(
+            int(positions.max()) - first + 1,
+            self.width,
+            layout=self.layout,
+            base=self.base,
+            offset=first,
+            dtype=x.dtype,
+        )
+        return x + table[positions - first], ()
 
     def backward(self, dy, cache):
         return dy, {}
@@ -83,15 +100,15 @@ class SinusoidalPositions(Module):
         return f"{self.width}, layout={self.layout!r}"
 
 
-def _positions(component, x, positions, limit):
-    """Return whole numbers (T,) or (B, T) in [0, limit) for x (B, T, C)."""
+def _positions(component, x, positions):
+    """Return whole numbers (T,) or (B, T) of at least 0 for x (B, T, C)."""
     positions = np.arange(x.shape[1]) if positions is None else np.asarray(positions)
     if positions.dtype.kind not in "iu" or positions.shape not in (x.shape[1:2], x.shape[:2]):
         raise ValueError(
             f"{component}: expected integer positions (T,) or (B, T) for x {x.shape}, "
             f"got {positions.dtype} {positions.shape}"
         )
-    if positions.size and (positions.min() < 0 or positions.max() >= limit):
-        bad = positions.min() if positions.min() < 0 else positions.max()
-        raise ValueError(f"{component}: expected positions in [0, {limit}), the context, got {bad}")
+    if not positions.size or positions.min() < 0:
+        bad = positions.min() if positions.size else "none"
+        raise ValueError(f"{component}: expected positions of at least 0, got {bad}")
     return positions

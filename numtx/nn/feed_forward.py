@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count, rate
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
 
@@ -23,6 +24,8 @@ class FeedForward(Module):
     def __init__(self, width, hidden, activation="gelu", dropout=0.0, bias=True, *, rng=None, dtype=np.float32):
         if activation not in ACTIVATIONS:
             raise ValueError(f"FeedForward: expected an activation of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        count("FeedForward", 1, width=width, hidden=hidden)
+        rate("FeedForward", "dropout", dropout)
         rng = np.random.default_rng(rng)
         self.up = Linear(width, hidden, bias, rng=rng, dtype=dtype)
         self.down = Linear(hidden, width, bias, rng=rng, dtype=dtype)

@@ -5,14 +5,31 @@ import math
 import numpy as np
 
 
+def working(dtype):
+    """Require a dtype that numtx computes in, float32 or float64, and return it."""
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise ValueError(f"init: expected dtype float32 or float64, got {np.dtype(dtype)}")
+    return np.dtype(dtype)
+
+
+def zeros(shape, dtype=np.float32):
+    """Return zeros, where biases start."""
+    return np.zeros(shape, working(dtype))
+
+
+def ones(shape, dtype=np.float32):
+    """Return ones, where the weights of norms start."""
+    return np.ones(shape, working(dtype))
+
+
 def normal(shape, std, rng, dtype=np.float32):
     """Draw from N(0, std²). GPT-2 uses std 0.02."""
-    return (np.random.default_rng(rng).standard_normal(shape) * std).astype(dtype)
+    return (np.random.default_rng(rng).standard_normal(shape) * std).astype(working(dtype))
 
 
 def uniform(shape, bound, rng, dtype=np.float32):
     """Draw evenly from [-bound, bound)."""
-    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(dtype)
+    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(working(dtype))
 
 
 def xavier_uniform(shape, rng, dtype=np.float32):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from numtx.functional.door import floating
+
 
 class KVCache:
     """Keys and values of one attention, (B, H, T, D), in buffers that double when full.
@@ -25,8 +27,7 @@ class KVCache:
         return self._length
 
     def append(self, key, value):
-        if self._key is not None and key.shape[:2] != self._key.shape[:2]:
-            raise ValueError(f"KVCache: expected keys {self._key.shape[:2]} + (T, D), got {key.shape}")
+        self._check(key, value)
         start, end = self._length, self._length + key.shape[2]
         self._key = self._grown(self._key, key, end)
         self._value = self._grown(self._value, value, end)
@@ -34,6 +35,19 @@ class KVCache:
         self._value[:, :, start:end] = value
         self._length = end
         return self._key[:, :, :end], self._value[:, :, :end]
+
+    def _check(self, key, value):
+        floating("KVCache", key=key, value=value)
+        if key.ndim != 4 or value.ndim != 4 or key.shape[:3] != value.shape[:3]:
+            raise ValueError(f"KVCache: expected key and value (B, H, T, D), got {key.shape} and {value.shape}")
+        for name, new, old in (("key", key, self._key), ("value", value, self._value)):
+            if old is None:
+                continue
+            if (new.dtype, *new.shape[:2], new.shape[3]) != (old.dtype, *old.shape[:2], old.shape[3]):
+                raise ValueError(
+                    f"KVCache: expected a {old.dtype} {name} {(*old.shape[:2], 'T', old.shape[3])}, "
+                    f"got {new.dtype} {new.shape}"
+                )
 
     def _grown(self, buffer, new, end):
         if buffer is not None and end <= buffer.shape[2]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count
 from numtx.nn import init
 from numtx.nn.module import Module
 
@@ -21,6 +22,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features, out_features, bias=True, *, rng=None, dtype=np.float32):
+        count("Linear", 1, in_features=in_features, out_features=out_features)
         rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(in_features)
         self.weight = init.uniform((in_features, out_features), bound, rng, dtype)

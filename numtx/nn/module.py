@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from numtx.nn.init import working
+
 
 class Module:
     """The base of all components.
@@ -42,7 +44,7 @@ class Module:
 
     def children(self) -> dict[str, "Module"]:
         """Return the modules one level below, by attribute name."""
-        return {n: m for n, m in vars(self).items() if isinstance(m, Module)}
+        return {n: m for n, m in vars(self).items() if isinstance(m, Module) and not n.startswith("_")}
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Yield (dotted name, module) for this module (name "") and all below it."""
@@ -75,8 +77,8 @@ class Module:
         """Put another array of the same shape in the place of a parameter, without copying."""
         owner, last = self._owner(name)
         old = owner.own_parameters()[last]
-        if array.shape != old.shape:
-            raise ValueError(f"{type(self).__name__}: expected {name} {old.shape}, got {array.shape}")
+        if problem := _misfit(array, old, kinds="f"):
+            raise ValueError(f"{type(self).__name__}: {name}: {problem}")
         setattr(owner, last, array)
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -89,14 +91,15 @@ class Module:
         Raises
         ------
         ValueError
-            When a name is missing or unexpected, or a shape differs. Nothing is changed then.
+            When a name is missing or unexpected, or an array is none of numbers or has another shape. Nothing is
+            changed then.
         """
         own = self.state_dict()
         problems = [f"missing {name}" for name in own if name not in state]
         problems += [f"unexpected {name}" for name in state if name not in own]
         for name, array in own.items():
-            if name in state and state[name].shape != array.shape:
-                problems.append(f"{name}: expected {array.shape}, got {state[name].shape}")
+            if name in state and (problem := _misfit(state[name], array, kinds="fiu")):
+                problems.append(f"{name}: {problem}")
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise ValueError(f"{type(self).__name__}: state does not fit: {'; '.join(problems[:5])}{more}")
@@ -104,9 +107,8 @@ class Module:
             array[...] = state[name]
 
     def astype(self, dtype) -> "Module":
-        """Convert every parameter to another floating dtype, in place, and return self."""
-        if np.dtype(dtype).kind != "f":
-            raise ValueError(f"{type(self).__name__}: expected a floating dtype, got {np.dtype(dtype)}")
+        """Convert every parameter to float32 or float64, in place, and return self."""
+        dtype = working(dtype)
         for _, module in self.named_modules():
             for name, array in module.own_parameters().items():
                 setattr(module, name, array.astype(dtype))
@@ -137,10 +139,8 @@ class Module:
 
     def __repr__(self) -> str:
         parts = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children().items()]
-        inner = ", ".join(filter(None, [self.extra_repr()]))
-        if not parts:
-            return f"{type(self).__name__}({inner})"
-        return "\n  ".join([f"{type(self).__name__}({inner}", *parts]) + "\n)"
+        own = f"{type(self).__name__}({self.extra_repr()}"
+        return "\n  ".join([own, *parts]) + "\n)" if parts else f"{own})"
 
 
 class ModuleList(Module):
@@ -160,6 +160,13 @@ class ModuleList(Module):
 
     def __getitem__(self, index):
         return self._modules[index]
+
+
+def _misfit(new, old: np.ndarray, kinds: str) -> str:
+    """Say why an array cannot take the place of a parameter; nothing if it can."""
+    if not isinstance(new, np.ndarray) or new.dtype.kind not in kinds:
+        return f"expected an array of numbers, got {getattr(new, 'dtype', type(new).__name__)}"
+    return "" if new.shape == old.shape else f"expected {old.shape}, got {new.shape}"
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:

@@ -3,6 +3,8 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx.functional.door import count
+from numtx.nn import init
 from numtx.nn.module import Module
 
 
@@ -16,8 +18,9 @@ class LayerNorm(Module):
     """
 
     def __init__(self, width, eps=1e-5, bias=True, *, rng=None, dtype=np.float32):
-        self.weight = np.ones(width, dtype)
-        self.bias = np.zeros(width, dtype) if bias else None
+        count("LayerNorm", 1, width=width)
+        self.weight = init.ones(width, dtype)
+        self.bias = init.zeros(width, dtype) if bias else None
         self.eps = eps
 
     def forward(self, x):
@@ -41,7 +44,8 @@ class RMSNorm(Module):
     """
 
     def __init__(self, width, eps=1e-6, *, rng=None, dtype=np.float32):
-        self.weight = np.ones(width, dtype)
+        count("RMSNorm", 1, width=width)
+        self.weight = init.ones(width, dtype)
         self.eps = eps
 
     def forward(self, x):

@@ -1,6 +1,7 @@
 """The residual around a sublayer, with its norm before or after."""
 
 from numtx import functional as F
+from numtx.functional.door import rate
 from numtx.nn.module import Module
 
 
@@ -20,6 +21,7 @@ class PreNorm(Module):
     """
 
     def __init__(self, norm, sublayer, dropout=0.0):
+        rate(type(self).__name__, "dropout", dropout)
         self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
 
     def forward(self, x, *others, rng=None, **settings):
@@ -52,6 +54,7 @@ class PostNorm(Module):
     """
 
     def __init__(self, norm, sublayer, dropout=0.0):
+        rate(type(self).__name__, "dropout", dropout)
         self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
 
     def forward(self, x, *others, rng=None, **settings):

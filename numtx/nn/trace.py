@@ -12,6 +12,8 @@ import numpy as np
 from numtx import functional
 from numtx.nn.module import Module, flatten
 
+_OPEN = threading.Lock()  # held while a trace is open
+
 
 @dataclass
 class Site:
@@ -174,6 +176,8 @@ def trace(model: Module) -> Iterator[Trace]:
     Forward and its backward belong into the same `with`. A component's name is its path in the model; the model itself
     goes by the name of its class. The arrays are the live ones, not copies.
     """
+    if not _OPEN.acquire(blocking=False):
+        raise ValueError("trace: expected no other trace open, since each wraps the pairs for the whole process")
     recorded = Trace()
     modules = [(path or type(model).__name__, module) for path, module in model.named_modules()]
     pairs = [name.removesuffix("_backward") for name in functional.__all__ if name.endswith("_backward")]
@@ -193,6 +197,7 @@ def trace(model: Module) -> Iterator[Trace]:
             vars(module).pop("backward", None)
         for name, original in originals.items():
             setattr(functional, name, original)
+        _OPEN.release()
 
 
 def _untagged(cache):

@@ -1,0 +1,172 @@
+"""A training step beside PyTorch's eager mode: same model, same weights, same batches, in turn in one process.
+
+    python benchmarks/train_step.py                 # the shapes nano, small and baby, three runs each
+    python benchmarks/train_step.py --only nano --json rows.json
+
+The step of numtx is the trainer's own, from drawing the batch to the updated weights; PyTorch makes its step between
+two of them. Needs `pip install torch`.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from measure import Row, gemm_rate, median, peak_megabytes, peak_of, print_table, reset_peak, write_json
+
+from numtx.models import GPT2Config, GPT2LMHeadModel
+from numtx.training import Callback, Trainer, TrainingConfig, Workers
+
+THREADS = 2
+LIMIT = 1.0  # the ratio of times that is promised
+
+
+@dataclass(frozen=True)
+class Shape:
+    vocabulary: int
+    layers: int
+    heads: int
+    width: int
+    context: int
+    batch: int
+    steps: int  # of one run
+
+    @property
+    def gflop(self):
+        """Work of a step: each weight is used in three products; of attention the causal half counts."""
+        tokens = self.batch * self.context
+        weights = 12 * self.layers * self.width**2 + self.vocabulary * self.width
+        attention = 2 * self.layers * self.context * self.width  # Q Kᵀ and P V a token, half of the keys
+        return (6 * weights + 3 * 2 * attention / 2) * tokens / 1e9
+
+
+SHAPES = {
+    "nano": Shape(65, 4, 4, 128, 64, 12, steps=60),
+    "small": Shape(512, 4, 4, 256, 128, 16, steps=15),
+    "baby": Shape(65, 6, 6, 384, 256, 16, steps=5),
+}
+
+
+def trainer(shape, steps, callbacks=()):
+    config = GPT2Config(
+        vocab_size=shape.vocabulary,
+        n_positions=shape.context,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    tokens = np.random.default_rng(0).integers(shape.vocabulary, size=100_000)
+    settings = TrainingConfig(
+        steps=steps, batch=shape.batch, context=shape.context, threads=THREADS, shards=THREADS, eval_every=steps
+    )
+    return Trainer(GPT2LMHeadModel(config, rng=0), tokens, config=settings, callbacks=callbacks)
+
+
+def opponent(ours, shape):
+    import torch
+    from torch_gpt import TorchTraining
+
+    torch.set_num_threads(THREADS)
+    config = ours.config
+    return TorchTraining(
+        shape, ours.model.checkpoint_arrays(), config.lr, config.betas, config.weight_decay, config.clip
+    )
+
+
+class InTurn(Callback):
+    """After each step of numtx, let PyTorch make the same one, and keep both times."""
+
+    def __init__(self, shape, warm_up=3):
+        self.shape, self.warm_up = shape, warm_up
+        self.ours, self.theirs, self.loss_gap = [], [], 0.0
+
+    def on_start(self, trainer):
+        self.torch = opponent(trainer, self.shape)
+        self.began = time.perf_counter()
+
+    def on_step(self, trainer, report):
+        ended = time.perf_counter()
+        ids, labels = trainer.batches.at(report.step - 1)
+        for group in self.torch.optimizer.param_groups:
+            group["lr"] = report.lr
+        began = time.perf_counter()
+        loss = self.torch.step(ids, labels)
+        theirs = time.perf_counter() - began
+        self.loss_gap = max(self.loss_gap, abs(loss - report.loss))
+        if report.step > self.warm_up:
+            self.ours.append(ended - self.began)
+            self.theirs.append(theirs)
+        self.began = time.perf_counter()
+
+
+def run(name, shape, runs):
+    """Return the rows of a shape: time, share of the machine's GEMM rate, memory."""
+    ratios, ours, theirs, rates, gap = [], [], [], [], 0.0
+    for _ in range(runs):
+        with Workers(THREADS):
+            rates.append(gemm_rate(THREADS))
+        turns = InTurn(shape)
+        trainer(shape, shape.steps + turns.warm_up, [turns]).train()
+        ratios.append(median([a / b for a, b in zip(turns.ours, turns.theirs, strict=True)]))
+        ours.append(median(turns.ours))
+        theirs.append(median(turns.theirs))
+        gap = max(gap, turns.loss_gap)
+    print(f"{name}: the two losses stay within {gap:.1e} of each other", flush=True)
+    spread = (min(ratios), max(ratios))
+    eager, milliseconds = "PyTorch eager", 1e3
+    rate, achieved = max(rates), shape.gflop / median(ours)
+    memory = [peak_of(__file__, "--memory", which, "--only", name) for which in ("ours", "theirs")]
+    return [
+        Row(
+            name,
+            "time",
+            eager,
+            median(ratios),
+            median(ours) * milliseconds,
+            median(theirs) * milliseconds,
+            "ms",
+            LIMIT,
+            spread,
+        ),
+        Row(name, "share of a limit", "float32 GEMM", rate / achieved, achieved, rate, "GFLOP/s"),
+        Row(name, "memory", eager, memory[0] / memory[1], *memory, "MB"),
+    ]
+
+
+def memory_of(which, shape):
+    """Return how much a few steps raise the peak memory of this process above that of its imports, in MB."""
+    if which == "theirs":
+        import torch_gpt  # noqa: F401
+    ours = trainer(shape, steps=3)
+    before = reset_peak()
+    if which == "ours":
+        ours.train()
+    else:
+        theirs = opponent(ours, shape)
+        for step in range(3):
+            theirs.step(*ours.batches.at(step))
+    return peak_megabytes() - before
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=SHAPES, help="one shape instead of all")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--memory", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    names = [arguments.only] if arguments.only else list(SHAPES)
+    if arguments.memory:
+        print(memory_of(arguments.memory, SHAPES[names[0]]))
+        return
+    rows = [row for name in names for row in run(name, SHAPES[name], arguments.runs)]
+    print_table(rows)
+    if arguments.json:
+        write_json(arguments.json, rows)
+
+
+if __name__ == "__main__":
+    main()

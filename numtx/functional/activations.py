@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.special import erf
 
 from numtx.functional.blocks import blocked
 from numtx.functional.door import floating
@@ -134,6 +133,8 @@ def gelu(x):
     >>> gelu(np.array([-1.0, 1.0]))[0].round(6)
     array([-0.158655,  0.841345])
     """
+    from scipy.special import erf  # here, because importing it takes longer than all of numtx, and only gelu needs it
+
     floating("gelu", x=x)
     phi = erf(x * SQRT_HALF)
     phi += 1

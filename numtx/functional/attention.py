@@ -136,7 +136,8 @@ def _softmax_in_place(scores, may_be_empty):
     highest = scores.max(axis=-1, keepdims=True)
     if may_be_empty:
         highest[highest == -np.inf] = 0  # a row that sees nothing: exp(-∞ - 0) = 0 everywhere
-    scores -= highest
+    with np.errstate(invalid="ignore"):  # a NaN among the scores came through np.fmin as ∞, and is NaN again here
+        scores -= highest
     np.exp(scores, out=scores)
     total = scores.sum(axis=-1, keepdims=True)
     if may_be_empty:

@@ -210,7 +210,7 @@ class GPT2LMHeadModel(nn.Module):
         if cache is None:
             raise ValueError("GPT2LMHeadModel: backward after a forward with keep=None or a kv_cache")
         (embedded, placed, drop, stack), head, shape = cache
-        dlogits = doutputs.get("logits", np.zeros(shape, self.dtype))
+        dlogits = doutputs["logits"] if "logits" in doutputs else np.zeros(shape, self.dtype)
         if set(doutputs) - {"logits"} or dlogits.shape != shape or dlogits.dtype != self.dtype:
             got = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in doutputs.items())
             raise ValueError(f"GPT2LMHeadModel: expected the gradient of logits, {self.dtype} {shape}, got {got}")

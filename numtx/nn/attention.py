@@ -104,8 +104,10 @@ class MultiHeadAttention(Module):
         if memory is not None:
             raise ValueError("MultiHeadAttention: expected no memory with a kv_cache, which is that of self-attention")
         length = old + x.shape[1]
-        if mask is not None and (mask.ndim != 4 or mask.shape[3] not in (1, length)):
-            raise ValueError(f"MultiHeadAttention: expected a mask of {length} keys, old and new, got {mask.shape}")
+        if mask is not None and (mask.dtype != np.bool_ or mask.ndim != 4 or mask.shape[3] not in (1, length)):
+            raise ValueError(
+                f"MultiHeadAttention: expected a boolean mask of {length} keys, old and new, got {mask.dtype} {mask.shape}"
+            )
 
     def _split(self, x):
         """Give each head its slice of the last axis, as a view: (B, T, C) -> (B, H, T, D)."""

@@ -35,9 +35,7 @@ class DecoderBlock(Module):
         dtype=np.float32,
     ):
         rng = np.random.default_rng(rng)
-        attention = MultiHeadAttention(
-            width, num_heads, causal=True, dropout=attention_dropout, rng=rng, dtype=dtype
-        )
+        attention = MultiHeadAttention(width, num_heads, causal=True, dropout=attention_dropout, rng=rng, dtype=dtype)
         feed_forward = FeedForward(width, hidden, activation, rng=rng, dtype=dtype)
         self.attention = PreNorm(LayerNorm(width, eps, dtype=dtype), attention, dropout)
         self.feed_forward = PreNorm(LayerNorm(width, eps, dtype=dtype), feed_forward, dropout)

@@ -127,7 +127,8 @@ class Trace:
                 output, cache = forward(*inputs, **settings)
             finally:
                 self._stack().pop()
-            return output, _Tagged(self._record(path, inputs, settings, output), cache)
+            site = self._record(path, inputs, settings, output)
+            return output, None if cache is None else _Tagged(site, cache)
 
         return traced
 
@@ -176,10 +177,10 @@ def trace(model: Module) -> Iterator[Trace]:
     Forward and its backward belong into the same `with`. A component's name is its path in the model; the model itself
     goes by the name of its class. The arrays are the live ones, not copies.
     """
-    if not _OPEN.acquire(blocking=False):
-        raise ValueError("trace: expected no other trace open, since each wraps the pairs for the whole process")
     recorded = Trace()
     modules = [(path or type(model).__name__, module) for path, module in model.named_modules()]
+    if not _OPEN.acquire(blocking=False):
+        raise ValueError("trace: expected no other trace open, since each wraps the pairs for the whole process")
     pairs = [name.removesuffix("_backward") for name in functional.__all__ if name.endswith("_backward")]
     originals = {name: getattr(functional, name) for pair in pairs for name in (pair, f"{pair}_backward")}
     try:

@@ -22,6 +22,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "relu": "relu",
     "silu": "silu",
+    "swish": "silu",
 }
 
 # Both store weights as (in, out), and q, k and v side by side, so nothing is transposed but the untied head.
@@ -104,7 +105,8 @@ class GPT2Config:
         """Read a `config.json`; entries that do not bear on the computation are passed over."""
         if entries.get("model_type") != "gpt2":
             raise ValueError(f"GPT2Config: expected model_type 'gpt2', got {entries.get('model_type')!r}")
-        for name, only in (("scale_attn_by_inverse_layer_idx", False), ("scale_attn_weights", True)):
+        switches = {"scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "add_cross_attention": False}
+        for name, only in switches.items():
             if entries.get(name, only) is not only:
                 raise ValueError(f"GPT2Config: expected {name} {only}, got {entries[name]}")
         known = {field.name for field in fields(cls)}

@@ -21,11 +21,6 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 both = pytest.mark.parametrize("make", [CharTokenizer.from_text, lambda text: ByteTokenizer()], ids=["char", "byte"])
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-    """No tensor here, so PyTorch may be absent."""
-
-
 @both
 @given(text=texts)
 def test_tokenizers_package_encodes_and_decodes_alike(tmp_path_factory, make, text):

@@ -1,0 +1,79 @@
+"""What a trainer tells others while it works: progress bars, logs and figures are callbacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numtx.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One update of the weights.
+
+    Attributes
+    ----------
+    step : int, updates made, this one included
+    steps : int, of the whole run
+    loss : float, of this step's batch, nats per token
+    lr : float
+    grad_norm : float, before clipping
+    tokens : int, labels of this step's batch
+    tokens_per_second : float, of this step alone
+    seconds : float, training time so far, earlier sittings included
+    """
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes
+    ----------
+    step : int, updates made
+    stopped : bool, whether it ended before the last step because `stop` was called
+    best_step, best_loss : the evaluation whose weights are kept, None before the first
+    seconds : float, training time, earlier sittings included
+    folder : Path or None
+    """
+
+    step: int
+    stopped: bool
+    best_step: int | None
+    best_loss: float | None
+    seconds: float
+    folder: Path | None
+
+
+class Callback:
+    """Override what you need; each method is called in the trainer's own thread.
+
+    A callback may read everything of the trainer and call `trainer.stop()`. If training raises, `on_end` is not called.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Training is about to begin or go on; `trainer.step` updates were made."""
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        """One update was made."""
+
+    def on_evaluate(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        """An evaluation was made; `row` is its line of the log."""
+
+    def on_save(self, trainer: Trainer, path: Path) -> None:
+        """A checkpoint was written, whole."""
+
+    def on_end(self, trainer: Trainer, result: TrainingResult) -> None:
+        """Training ended, at its last step or because it was stopped."""

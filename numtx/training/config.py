@@ -1,0 +1,120 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from numtx.training.schedules import SCHEDULES
+from numtx.training.threads import available_threads
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a run depends on besides model and data; all but `threads` decide its numbers.
+
+    Parameters
+    ----------
+    steps : int
+        Updates of the weights.
+    batch : int
+        Rows of a batch (of a micro-batch, where `accumulation` is above 1).
+    context : int
+        Tokens of a row, and of an evaluation window.
+    lr, min_lr : float
+        Learning rate after the warm-up and at the last step.
+    warmup : int
+        Steps of rising learning rate.
+    schedule : "cosine", "linear" or "constant"
+    weight_decay : float
+        On parameters of two or more axes whose name has no "bias".
+    betas, eps
+        AdamW's.
+    clip : float or None
+        Largest global norm of the gradient; None does not clip.
+    accumulation : int
+        Micro-batches whose gradients make one update.
+    seed : int
+        Of data order and dropout.
+    shards : int
+        Parts a batch is split into. They belong to the run: another number rounds and drops out differently.
+    threads : int or None
+        Default: the processors this process may use, at most `shards`.
+    eval_every : int
+        Steps between evaluations; the last step is always evaluated.
+    save_every : int or None
+        Steps between checkpoints; default `eval_every`. The last step is always saved.
+    checkpoints : int
+        How many checkpoints are kept.
+    recompute : bool
+        Hold less in memory: keep only what enters each layer, and recompute the rest in backward.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or a batch has fewer rows than there are shards.
+
+    Examples
+    --------
+    >>> TrainingConfig(batch=4, shards=8)
+    Traceback (most recent call last):
+        ...
+    ValueError: TrainingConfig: expected a batch of at least the 8 shards, got 4 rows
+    """
+
+    steps: int = 2000
+    batch: int = 12
+    context: int = 64
+    lr: float = 1e-3
+    min_lr: float = 1e-4
+    warmup: int = 100
+    schedule: str = "cosine"
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    clip: float | None = 1.0
+    accumulation: int = 1
+    seed: int = 0
+    shards: int = 2
+    threads: int | None = None
+    eval_every: int = 250
+    save_every: int | None = None
+    checkpoints: int = 2
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "context", "accumulation", "shards", "eval_every", "checkpoints"):
+            self._at_least(name, 1, int)
+        for name in ("threads", "save_every"):
+            if getattr(self, name) is not None:
+                self._at_least(name, 1, int)
+        for name in ("warmup", "seed"):
+            self._at_least(name, 0, int)
+        for name in ("lr", "min_lr", "weight_decay"):
+            self._at_least(name, 0, (int, float))
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"TrainingConfig: expected a positive clip or None, got {self.clip}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"TrainingConfig: expected a schedule of {', '.join(SCHEDULES)}, got {self.schedule}")
+        if self.batch < self.shards:
+            raise ValueError(
+                f"TrainingConfig: expected a batch of at least the {self.shards} shards, got {self.batch} rows"
+            )
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list, where they come from JSON or TOML
+
+    def _at_least(self, name: str, least: int, kind: Any) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:  # NaN neither
+            number = "an integer" if kind is int else "a number"
+            raise ValueError(f"TrainingConfig: expected {name} to be {number} of at least {least}, got {value!r}")
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        schedule = SCHEDULES[self.schedule]
+        return schedule(step, lr=self.lr, steps=self.steps, warmup=self.warmup, min_lr=self.min_lr)
+
+    @property
+    def worker_threads(self) -> int:
+        """How many threads work: `threads`, or what this machine has for the shards."""
+        return self.threads or min(available_threads(), self.shards)

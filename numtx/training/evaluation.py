@@ -1,0 +1,73 @@
+"""The loss over held-out text: every token once, no dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numtx.text import windows
+from numtx.training.sharding import real_labels
+from numtx.training.threads import Workers
+
+
+class Evaluation(NamedTuple):
+    """A mean loss in nats per token, and the number of tokens it is a mean over."""
+
+    loss: float
+    tokens: int
+
+
+def evaluate(
+    model: Any,
+    data: np.ndarray | Iterable[dict[str, Any]],
+    context: int | None = None,
+    *,
+    batch: int = 16,
+    workers: Workers | None = None,
+) -> Evaluation:
+    """Return the model's mean loss over all of `data`, in nats per token.
+
+    Parameters
+    ----------
+    model : module with `loss`
+    data : (N,) int array, or an iterable of batches
+        Tokens are cut into consecutive windows; each but the first is predicted exactly once.
+    context : int
+        Length of a window, for tokens.
+    batch : int
+        Windows computed at once, for tokens. It changes the loss by rounding only.
+    workers : Workers, optional
+        Threads that share the batches; the result is the same without.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to predict, or tokens come without a context.
+    """
+    batches: Iterable[dict[str, Any]]
+    if isinstance(data, np.ndarray):
+        if context is None:
+            raise ValueError("evaluate: expected a context to cut tokens into windows, got None")
+        batches = ({"input_ids": ids, "shift_labels": labels} for ids, labels in windows(data, context, batch))
+    else:
+        batches = data
+    workers = workers or Workers(1)
+
+    def summed(one: dict[str, Any]) -> tuple[float, int]:
+        count = real_labels(one)
+        return float(model.loss(one, num_items=max(1, count))) * count, count
+
+    total, tokens = 0.0, 0
+    remaining = iter(batches)
+    while wave := list(islice(remaining, 4 * workers.threads)):  # a few at a time: data may be larger than memory
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            results = workers.map(summed, wave)
+        for loss, count in results:
+            total += loss
+            tokens += count
+    if not tokens:
+        raise ValueError("evaluate: expected at least one label to predict, got none")
+    return Evaluation(total / tokens, tokens)

@@ -1,0 +1,45 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Since:
+    """Sums over the steps since the last evaluation."""
+
+    steps: int = 0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, grad_norm: float, tokens: int, seconds: float) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.loss += loss
+        self.grad_norm += grad_norm
+        self.tokens += tokens
+        self.seconds += seconds
+
+
+@dataclass
+class Progress:
+    """What a resumed run must know besides weights and moments. All random numbers follow from seed and step."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    since: Since = field(default_factory=Since)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """Read what `dataclasses.asdict` made; floats survive JSON to the last bit."""
+        try:
+            return cls(**{**state, "since": Since(**state["since"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"Progress: expected the state of a trainer, got {dict(state)}: {error}") from None

@@ -1,0 +1,224 @@
+"""A training run on disk: what it was asked, its best weights, its log, and what a resume needs.
+
+    RUN/config.json, model.safetensors   the best weights by evaluation; Transformers opens the folder
+    RUN/tokenizer.json, ...              the tokenizer, where there is one
+    RUN/training.json                    format version, numtx version, settings, where the text came from
+    RUN/text.txt                         the text, where it could not be read again
+    RUN/log.jsonl                        a line an evaluation
+    RUN/checkpoint-N/                    the weights after N steps, optimizer.safetensors, trainer_state.json
+
+Everything is written beside and renamed when it is whole, so a full disk or a power cut leaves the last save as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numtx._version import __version__
+from numtx.checkpoints import (
+    atomic_folder,
+    atomic_write,
+    load_arrays,
+    load_metadata,
+    read_json,
+    read_json_lines,
+    save_arrays,
+    write_json,
+)
+
+FORMAT_VERSION = 1
+SETTINGS, LOG, TEXT, STATE, OPTIMIZER = (
+    "training.json",
+    "log.jsonl",
+    "text.txt",
+    "trainer_state.json",
+    "optimizer.safetensors",
+)
+NEEDED = (SETTINGS, LOG, "config.json", "model.safetensors")
+
+
+class Checkpoint(NamedTuple):
+    """What a resume needs: a folder with the weights, the optimizer's state, and the trainer's."""
+
+    path: Path
+    optimizer: dict[str, np.ndarray]
+    state: dict[str, Any]
+
+
+class RunFolder:
+    """The folder of one run. `create` makes it, whole; `open` checks it.
+
+    Attributes
+    ----------
+    path : Path
+    settings : dict, the content of training.json
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]):
+        self.path = Path(path)
+        self.settings = settings
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        model: Any,
+        settings: Mapping[str, Any],
+        *,
+        tokenizer: Any = None,
+        text: str | None = None,
+    ) -> RunFolder:
+        """Make the folder, with the model's present weights.
+
+        Parameters
+        ----------
+        path : path
+            New, or an empty folder.
+        model : module with `save_pretrained`
+        settings : dict
+            What training.json is to hold besides the versions; JSON's types.
+        tokenizer : Tokenizer, optional
+        text : str, optional
+            Text to keep, where it cannot be read again.
+
+        Raises
+        ------
+        ValueError
+            If the folder has content, or cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir() and any(path.iterdir()):
+            what = "a run, which can be resumed" if (path / SETTINGS).exists() else "other files"
+            raise ValueError(f"RunFolder: expected a new or empty folder, got '{path}' with {what}")
+        settings = {"format_version": FORMAT_VERSION, "numtx": __version__, **settings}
+        with _saving(path, "nothing was saved before"), atomic_folder(path) as folder:
+            model.save_pretrained(folder)
+            if tokenizer is not None:
+                tokenizer.save(folder)
+            if text is not None:
+                atomic_write(folder / TEXT, text)
+            atomic_write(folder / LOG, "")
+            write_json(folder / SETTINGS, settings)
+        return cls(path, settings)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """Open the folder of a run that was begun.
+
+        Raises
+        ------
+        ValueError
+            In one line: there is no such folder, it is no run, lacks files, or was written in another format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which does not exist")
+        lacking = [name for name in NEEDED if not (path / name).is_file()]
+        if SETTINGS in lacking:
+            raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which has no {SETTINGS}")
+        settings = read_json(path / SETTINGS)
+        version = settings.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"RunFolder: expected a run of format {FORMAT_VERSION}, got '{path}' of format {version}, written by"
+                f" numtx {settings.get('numtx', 'unknown')}"
+            )
+        if lacking:
+            raise ValueError(f"RunFolder: expected a whole run, got '{path}', which lacks {', '.join(lacking)}")
+        return cls(path, settings)
+
+    def save_best(self, model: Any) -> None:
+        """Replace the weights of the run itself, those that Transformers and `load_run` open."""
+        with _saving(self.path, "the weights saved before are intact"):
+            model.save_pretrained(self.path)
+
+    def save_checkpoint(
+        self, step: int, model: Any, optimizer: Mapping[str, np.ndarray], state: Mapping[str, Any], keep: int
+    ) -> Path:
+        """Write checkpoint-N whole, and only then remove the oldest beyond `keep`."""
+        path = self.path / f"checkpoint-{step}"
+        before = self.checkpoints()
+        left = f"'{before[-1]}' is intact" if before else "nothing was saved before"
+        with _saving(path, left), atomic_folder(path) as folder:
+            model.save_pretrained(folder)
+            save_arrays(folder / OPTIMIZER, optimizer)
+            write_json(folder / STATE, state)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoint folders, oldest first."""
+        found = [path for path in self.path.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+    def newest_checkpoint(self) -> Checkpoint:
+        """Return the newest checkpoint that is whole, passing over damaged ones.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        problem = "which has none"
+        for path in reversed(self.checkpoints()):
+            try:
+                load_metadata(path / "model.safetensors")  # refuses a damaged file
+                return Checkpoint(path, load_arrays(path / OPTIMIZER), read_json(path / STATE, required=["step"]))
+            except ValueError as error:
+                problem = f"where the newest try gave: {error}"
+        raise ValueError(f"RunFolder: expected a whole checkpoint in '{self.path}', {problem}")
+
+    def remove_after(self, step: int) -> None:
+        """Remove what a killed process left: checkpoints newer than the one that was whole, and unfinished ones."""
+        newer = [path for path in self.checkpoints() if int(path.name.removeprefix("checkpoint-")) > step]
+        for path in [*newer, *self.path.glob(".checkpoint-*")]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def append_log(self, row: Mapping[str, Any]) -> None:
+        """Add a line to the log, and force it to the disk."""
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        # Unbuffered: a buffer would try again when it is closed, after the line was taken back.
+        with _saving(self.path / LOG, "the log before is intact"), open(self.path / LOG, "ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the rows of the log."""
+        return read_json_lines(self.path / LOG)
+
+    def cut_log(self, step: int) -> list[dict[str, Any]]:
+        """Take what was logged after a step out of the log, and return the rest."""
+        rows = [row for row in self.log() if row["step"] <= step]
+        with _saving(self.path / LOG, "the log before is intact"):
+            atomic_write(self.path / LOG, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def text(self) -> str | None:
+        """Return the text kept in the run, if there is one."""
+        path = self.path / TEXT
+        return path.read_bytes().decode("utf-8") if path.is_file() else None
+
+
+@contextmanager
+def _saving(path: Path, left: str) -> Iterator[None]:
+    """Turn an error of the system into one line that says what is left."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"RunFolder: expected to save '{path}', got: {error.strerror or error}; {left}") from error

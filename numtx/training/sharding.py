@@ -1,0 +1,162 @@
+"""Loss and gradients of a batch from its shards, by any number of threads, with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numtx.training.flat import FlatGradients, FlatParameters
+from numtx.training.threads import Workers
+
+IGNORED = -100  # a label that costs nothing, in the whole library
+
+
+def as_batch(batch: Any) -> dict[str, Any]:
+    """Return a batch as a dict; a pair is (input_ids, shift_labels), as TokenBatches gives it."""
+    if isinstance(batch, dict):
+        return batch
+    input_ids, shift_labels = batch
+    return {"input_ids": input_ids, "shift_labels": shift_labels}
+
+
+class Piece(NamedTuple):
+    """What one worker computes alone: some rows of a batch, and the key of its random numbers."""
+
+    batch: dict[str, Any]
+    key: tuple[int, ...]
+
+
+def real_labels(batch: dict[str, Any]) -> int:
+    """Count the labels of a batch that are predicted: not -100, and for `labels`, which shift inside, not the first.
+
+    Examples
+    --------
+    >>> real_labels({"labels": np.array([[5, 6, -100]])}), real_labels({"shift_labels": np.array([[5, 6, -100]])})
+    (1, 2)
+    """
+    if batch.get("shift_labels") is not None:
+        return int(np.count_nonzero(np.asarray(batch["shift_labels"]) != IGNORED))
+    if batch.get("labels") is not None:
+        return int(np.count_nonzero(np.asarray(batch["labels"])[..., 1:] != IGNORED))
+    raise ValueError(f"ShardedGradients: expected labels or shift_labels in the batch, got {', '.join(batch)}")
+
+
+def split_rows(batch: dict[str, Any], shards: int) -> list[dict[str, Any]]:
+    """Split a batch by rows into `shards` parts that differ by a row at most; fewer where there are fewer rows.
+
+    Examples
+    --------
+    >>> [part["input_ids"].shape for part in split_rows({"input_ids": np.zeros((5, 8), int)}, 2)]
+    [(3, 8), (2, 8)]
+    """
+    arrays = {name: np.asarray(array) for name, array in batch.items() if array is not None}
+    shared = {name for name, array in arrays.items() if name == "position_ids" and array.ndim == 1}  # the same for all
+    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items() if name not in shared}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f"ShardedGradients: expected arrays of the same number of rows, at least one, got {counts}")
+    rows = next(iter(counts.values()))
+    shards = min(shards, rows)
+    length, longer = divmod(rows, shards)  # the first `longer` parts have one row more
+    starts = [k * length + min(k, longer) for k in range(shards + 1)]
+    return [
+        {name: array if name in shared else array[a:b] for name, array in arrays.items()} for a, b in pairwise(starts)
+    ]
+
+
+class ShardedGradients:
+    """Loss and flat gradients of a batch, from shards of its rows.
+
+    The number of shards belongs to the computation, the number of threads to the machine: shard k of step s draws its
+    random numbers from `default_rng([seed, s, k])`, and gradients are summed in the order of k, so the same seed and
+    shards give the same bits on any number of threads. Losses are divided by the real labels of the whole batch before
+    they are summed, so unequal padding weighs nothing wrongly.
+
+    Parameters
+    ----------
+    model : module with `loss_and_grads`, or FlatParameters of one (an optimizer's `flat`)
+    shards : int
+    seed : int
+    workers : Workers, optional
+        Entered already; default: the caller's thread alone.
+    recompute : bool
+        Keep only the inputs of each layer and recompute the rest in backward.
+
+    Attributes
+    ----------
+    gradients : FlatGradients
+        The sums; overwritten by the next call.
+
+    Notes
+    -----
+    NumPy's warnings of overflow and invalid values are off inside: look at the loss and at the gradients' norm.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        shards: int = 2,
+        *,
+        seed: int = 0,
+        workers: Workers | None = None,
+        recompute: bool = False,
+    ):
+        if shards < 1:
+            raise ValueError(f"ShardedGradients: expected at least one shard, got {shards}")
+        flat = model if isinstance(model, FlatParameters) else FlatParameters(model)
+        self.model = flat.model
+        self.shards = shards
+        self.seed = seed
+        self.workers = workers or Workers(1)
+        self.keep = "inputs" if recompute else "all"
+        self.gradients: FlatGradients = flat.gradients()
+
+    def __call__(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> tuple[float, FlatGradients]:
+        """Return the loss, a mean over all real labels in nats, and its gradients.
+
+        Parameters
+        ----------
+        batches : dict of arrays, or a list of them
+            What the model's `loss_and_grads` takes, rows first. A list is accumulated as one large batch; shard k of
+            its batch i has the number i · shards + k.
+        step : int
+            The step whose random numbers are drawn.
+
+        Raises
+        ------
+        ValueError
+            If a batch has no rows, arrays of different numbers of rows, or no labels.
+        """
+        pieces = self.pieces(batches, step)
+        num_items = self.num_items(pieces)
+        loss = 0.0
+        wave = self.workers.threads  # no more gradients are held at once than threads compute
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for start in range(0, len(pieces), wave):
+                results = self.workers.map(lambda piece: self.compute(piece, num_items), pieces[start : start + wave])
+                loss = sum((float(part) for part, _ in results), loss)
+                self.gradients.sum_trees([grads for _, grads in results], fresh=start == 0, workers=self.workers)
+        return loss, self.gradients
+
+    def pieces(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> list[Piece]:
+        """Return the parts of the computation in the order of the sum."""
+        listed = [batches] if isinstance(batches, dict) else list(batches)
+        if not listed:
+            raise ValueError("ShardedGradients: expected at least one batch, got an empty list")
+        return [
+            Piece(shard, (self.seed, step, i * self.shards + k))
+            for i, batch in enumerate(listed)
+            for k, shard in enumerate(split_rows(batch, self.shards))
+        ]
+
+    @staticmethod
+    def num_items(pieces: list[Piece]) -> int:
+        """Return the number of real labels of all pieces; 1 where there is none, so that the loss is 0, not NaN."""
+        return max(1, sum(real_labels(piece.batch) for piece in pieces))
+
+    def compute(self, piece: Piece, num_items: int) -> tuple[Any, dict]:
+        """Return a piece's part of the loss and its tree of gradients."""
+        rng = np.random.default_rng(piece.key)
+        return self.model.loss_and_grads(piece.batch, rng=rng, num_items=num_items, keep=self.keep)

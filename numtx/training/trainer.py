@@ -1,0 +1,247 @@
+"""The training loop. What it shows, draws or prints is done by callbacks."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numtx.text import TokenBatches, windows
+from numtx.training.allocator import keep_freed_memory
+from numtx.training.callbacks import Callback, StepReport, TrainingResult
+from numtx.training.clip import clip_grad_norm
+from numtx.training.config import TrainingConfig
+from numtx.training.evaluation import evaluate
+from numtx.training.nonfinite import NonFiniteError, first_nonfinite
+from numtx.training.optimizers import AdamW
+from numtx.training.progress import Progress, Since
+from numtx.training.resume import go_on, run_settings
+from numtx.training.run_folder import RunFolder
+from numtx.training.sharding import ShardedGradients, as_batch, real_labels
+from numtx.training.threads import Workers
+
+
+class Trainer:
+    """Trains a language model with AdamW.
+
+    Parameters
+    ----------
+    model : module with `loss_and_grads` and `loss` (and, for a run folder, `save_pretrained` and `from_pretrained`)
+        Updated in place; its parameters become views of one buffer.
+    train : (N,) int array of tokens, or an object whose `at(step)` gives a batch
+        A batch is (input_ids, shift_labels), or a dict as `loss_and_grads` takes it; it depends on the step alone.
+    validation : (N,) int array of tokens, or a list of batches (dicts), optional
+        The weights that do best on it are the run's; without it, the newest are.
+    config : TrainingConfig
+    folder : path, optional
+        Where the run is kept; without it nothing is saved.
+    tokenizer : Tokenizer, optional
+        Kept in the run.
+    callbacks : sequence of Callback
+    data : dict, optional
+        Where the text came from, in JSON's types; kept in the run, and compared on resume.
+    text : str, optional
+        The text itself, kept in the run where it cannot be read again.
+
+    Attributes
+    ----------
+    step : int, updates made so far
+    log : list of dict, a row an evaluation
+
+    Examples
+    --------
+    >>> from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
+    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
+    >>> Trainer(model, np.arange(100) % 5, config=TrainingConfig(steps=3, batch=2, context=8)).train().step
+    3
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        train: Any,
+        validation: Any = None,
+        config: TrainingConfig | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        tokenizer: Any = None,
+        callbacks: Sequence[Callback] = (),
+        data: Mapping[str, Any] | None = None,
+        text: str | None = None,
+    ):
+        self.config = config = config or TrainingConfig()
+        self.model = model
+        self.train_data, self.validation = train, validation
+        self.batches = self._checked()
+        self.folder = folder
+        self.tokenizer, self.data, self.text = tokenizer, dict(data or {}), text
+        self.callbacks = list(callbacks)
+        self.optimizer = AdamW(model, config.lr, config.betas, config.eps, config.weight_decay)
+        self.progress = Progress()
+        self.log: list[dict[str, Any]] = []
+        self.run: RunFolder | None = None
+        self._stop = False
+        self._saved_at: int | None = None
+        self._started = 0.0
+
+    def _checked(self) -> Any:
+        """Refuse at the door what would fail in the middle; return what gives the batches."""
+        config, train = self.config, self.train_data
+        longest = getattr(getattr(self.model, "config", None), "n_positions", config.context)
+        if config.context > longest:
+            raise ValueError(
+                f"Trainer: expected a context of at most the model's {longest} positions, got {config.context}"
+            )
+        if isinstance(self.validation, np.ndarray):
+            windows(self.validation, config.context, 1)
+        if isinstance(train, np.ndarray):
+            return TokenBatches(train, config.batch, config.context, config.seed)
+        if not hasattr(train, "at"):
+            raise ValueError(
+                f"Trainer: expected an array of tokens or batches with at(step), got {type(train).__name__}"
+            )
+        return train
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self.progress.step
+
+    def stop(self) -> None:
+        """Ask to stop after the running step, and save. Safe to call from a signal handler, thread or callback."""
+        self._stop = True
+
+    def train(self, resume: bool = False) -> TrainingResult:
+        """Train until the last step, or until `stop` is called.
+
+        Parameters
+        ----------
+        resume : bool
+            Go on with the run in `folder`, from its newest checkpoint, as if it had never ended.
+
+        Raises
+        ------
+        NonFiniteError
+            If a loss or gradient is not finite. The weights are those before the step, and the last save stays.
+        ValueError
+            If a run cannot be begun or resumed as asked, or a save fails; the save before stays.
+        """
+        keep_freed_memory()
+        config = self.config
+        with Workers(config.worker_threads) as self.workers:
+            self._open(resume)
+            progress = self.progress
+            self.sharded = ShardedGradients(
+                self.optimizer.flat, config.shards, seed=config.seed, workers=self.workers, recompute=config.recompute
+            )
+            self._started = time.perf_counter() - progress.seconds
+            self._tell("on_start")
+            while progress.step < config.steps and not self._stop:
+                self._train_step()
+                last = progress.step == config.steps
+                if last or progress.step % config.eval_every == 0:
+                    self._evaluate()
+                if last or progress.step % (config.save_every or config.eval_every) == 0:
+                    self._save()
+            if self._saved_at != progress.step:  # stopped between two saves
+                self._save()
+            best = (progress.best_step, progress.best_loss)
+            result = TrainingResult(progress.step, progress.step < config.steps, *best, self.seconds, self._path)
+            self._stop = False
+            self._tell("on_end", result)
+        return result
+
+    def _train_step(self) -> None:
+        config, progress, began = self.config, self.progress, time.perf_counter()
+        first = progress.step * config.accumulation
+        batches = [as_batch(self.batches.at(first + i)) for i in range(config.accumulation)]
+        loss, grads = self.sharded(batches, progress.step)
+        norm = clip_grad_norm(grads, config.clip or math.inf, workers=self.workers)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            where = first_nonfinite(self.sharded, batches, progress.step)
+            raise self._nonfinite(f"loss {loss} and gradient norm {norm}", where)
+        lr = config.learning_rate(progress.step)
+        self.optimizer.step(grads, lr, workers=self.workers)
+        tokens, seconds = sum(map(real_labels, batches)), time.perf_counter() - began
+        progress.since.add(loss, norm, tokens, seconds)
+        progress.step += 1
+        report = StepReport(progress.step, config.steps, loss, lr, norm, tokens, tokens / seconds, self.seconds)
+        self._tell("on_step", report)
+
+    def _evaluate(self) -> None:
+        config, progress, since = self.config, self.progress, self.progress.since
+        row: dict[str, Any] = {"step": progress.step, "loss": since.loss / since.steps}
+        better = True
+        if self.validation is not None:
+            rows = -(-config.batch // config.shards)  # no more memory than a shard of a training step
+            found = evaluate(self.model, self.validation, config.context, batch=rows, workers=self.workers).loss
+            if not math.isfinite(found):
+                raise self._nonfinite(f"evaluation loss {found}", None)
+            better = progress.best_loss is None or found < progress.best_loss
+            row["eval_loss"] = found
+        if better:
+            progress.best_step, progress.best_loss = progress.step, row.get("eval_loss")
+        row |= {
+            "lr": config.learning_rate(progress.step - 1),
+            "grad_norm": since.grad_norm / since.steps,
+            "tokens_per_second": since.tokens / since.seconds,
+            "seconds": self.seconds,
+        }
+        progress.since = Since()
+        self.log.append(row)
+        if self.run:
+            self.run.append_log(row)
+            if better:
+                self.run.save_best(self.model)
+        self._tell("on_evaluate", row)
+
+    def _save(self) -> None:
+        progress = self.progress
+        progress.seconds = self.seconds
+        if self.run:
+            if progress.best_step is None and progress.step:  # not evaluated yet: the newest weights are the best known
+                self.run.save_best(self.model)
+            state = self.optimizer.state_dict()
+            path = self.run.save_checkpoint(progress.step, self.model, state, asdict(progress), self.config.checkpoints)
+            self._tell("on_save", path)
+        self._saved_at = progress.step
+
+    def _open(self, resume: bool) -> None:
+        """Make the run's folder, or read it; a trainer that goes on in one process has it open already."""
+        if self._saved_at is not None:
+            return
+        if not resume:
+            if self.folder is not None:
+                settings = run_settings(self)
+                self.run = RunFolder.create(self.folder, self.model, settings, tokenizer=self.tokenizer, text=self.text)
+            self._save()  # so that a run can be resumed at any time, and a full disk is known before the work
+            return
+        if self.folder is None:
+            raise ValueError("Trainer: expected the folder of a run to resume, got None")
+        self.run = RunFolder.open(self.folder)
+        go_on(self, self.run)
+        self._saved_at = self.step
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, evaluations, saves and earlier sittings included."""
+        return time.perf_counter() - self._started if self._started else self.progress.seconds
+
+    @property
+    def _path(self) -> Path | None:
+        return self.run.path if self.run else None
+
+    def _nonfinite(self, got: str, where: str | None) -> NonFiniteError:
+        saved = f"; the last save is '{self.run.checkpoints()[-1]}'" if self.run else ""
+        first = f", of which the first not finite is {where}" if where else ""
+        return NonFiniteError(f"Trainer: expected finite numbers, got {got} at step {self.step + 1}{first}{saved}")
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *arguments)

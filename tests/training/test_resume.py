@@ -1,0 +1,191 @@
+"""A run that was stopped and resumed is the run that was never stopped, bit for bit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from numtx.training import Callback, RunFolder, Trainer, refuse_changes
+
+
+class StopAt(Callback):
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def on_step(self, trainer, report):
+        if report.step in self.steps:
+            trainer.stop()
+
+
+class Crash(Callback):
+    """Ends as a killed process does: nothing is saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, trainer, report):
+        if report.step == self.step:
+            raise KeyboardInterrupt
+
+
+def split(tokens):
+    return tokens[:500], tokens[500:]
+
+
+def everything(folder):
+    """The numbers a run leaves, without its times."""
+    run = RunFolder.open(folder)
+    newest = run.newest_checkpoint()
+    state = {name: value for name, value in newest.state.items() if name not in ("seconds", "since")}
+    log = [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in run.log()]
+    weights = [(newest.path / "model.safetensors").read_bytes(), (run.path / "model.safetensors").read_bytes()]
+    return state, log, weights, {name: array.tobytes() for name, array in newest.optimizer.items()}
+
+
+@pytest.fixture
+def train(make_model, make_config, tokens, tmp_path):
+    """`train(name, *callbacks, resume=False, **settings)`: ten steps with dropout."""
+
+    def run(name, *callbacks, resume=False, **settings):
+        model = make_model(dropout=0.2)
+        trainer = Trainer(model, *split(tokens), make_config(**settings), tmp_path / name, callbacks=callbacks)
+        return trainer.train(resume=resume)
+
+    return run
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("stops", [(1,), (3, 7), (4,), (5, 6, 9), (8,)])
+def test_stopped_and_resumed_is_the_same_run(train, tmp_path, stops, schedule):
+    train("whole", schedule=schedule)
+    result = train("parts", StopAt(*stops), schedule=schedule)
+    for threads in (2, 1, 3, 2):  # threads may differ
+        if not result.stopped:
+            break
+        result = train("parts", StopAt(*stops), resume=True, threads=threads, schedule=schedule)
+    assert result.step == 10
+    assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 7, 9])
+def test_killed_and_resumed_is_the_same_run(train, tmp_path, at):
+    train("whole", save_every=3)
+    with pytest.raises(KeyboardInterrupt):
+        train("parts", Crash(at), save_every=3)
+    train("parts", resume=True, save_every=3)
+    assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
+
+
+def test_accumulation_and_recomputing_resume_too(train, tmp_path):
+    settings = {"accumulation": 2, "recompute": True}
+    train("whole", **settings)
+    train("parts", StopAt(5), **settings)
+    train("parts", resume=True, **settings)
+    assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(train, tmp_path):
+    train("whole")
+    train("parts", StopAt(7))
+    broken = tmp_path / "parts" / "checkpoint-7" / "optimizer.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    (tmp_path / "parts" / ".checkpoint-9.new.0123").mkdir()  # as a killed process leaves it
+    train("parts", StopAt(8), resume=True)
+    assert [path.name for path in RunFolder.open(tmp_path / "parts").checkpoints()] == ["checkpoint-4", "checkpoint-8"]
+    assert not list((tmp_path / "parts").glob(".*"))
+    train("parts", resume=True)
+    assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
+
+
+def test_a_finished_run_resumes_to_itself(train, tmp_path):
+    train("run")
+    before = everything(tmp_path / "run")
+    result = train("run", resume=True)
+    assert (result.step, result.stopped) == (10, False)
+    assert everything(tmp_path / "run") == before
+
+
+def test_seconds_go_on(train, tmp_path):
+    first = train("run", StopAt(6))
+    second = train("run", resume=True)
+    assert second.seconds > first.seconds
+    seconds = [row["seconds"] for row in RunFolder.open(tmp_path / "run").log()]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > first.seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lr": 0.5}, "lr 0.5 (began with 0.01)"),
+        ({"steps": 11}, "steps 11 (began with 10)"),
+        ({"betas": (0.8, 0.9)}, "betas [0.8, 0.9] (began with [0.9, 0.99])"),
+        ({"clip": None}, "clip None (began with 1.0)"),
+        ({"shards": 2, "seed": 4}, "seed 4 (began with 3), shards 2 (began with 3)"),
+    ],
+)
+def test_changed_settings_are_refused(train, tmp_path, change, said):
+    train("run", StopAt(3))
+    before = everything(tmp_path / "run")
+    with pytest.raises(ValueError, match="resume: expected the settings of the run, got") as error:
+        train("run", resume=True, **change)
+    assert said in str(error.value)
+    assert str(error.value).endswith("only threads may differ")
+    assert everything(tmp_path / "run") == before
+
+
+def test_another_model_text_dtype_or_source_is_refused(train, make_model, make_config, tokens, tmp_path):
+    train("run", StopAt(3))
+    texts = split(tokens)
+    cases = [
+        (make_model(dropout=0.1), texts, {}, "resid_pdrop 0.1"),
+        (make_model(0.2, np.float64), texts, {}, "dtype float64"),
+        (make_model(0.2), (texts[0][:-1], texts[1]), {}, "expected the train text of the run"),
+        (make_model(0.2), (texts[0], texts[1][:-1]), {}, "expected the validation text of the run"),
+        (make_model(0.2), texts, {"data": {"source": "elsewhere"}}, "data {'source': 'elsewhere'}"),
+    ]
+    for model, data, more, said in cases:
+        with pytest.raises(ValueError, match="resume: expected") as error:
+            Trainer(model, *data, make_config(), tmp_path / "run", **more).train(resume=True)
+        assert said in str(error.value)
+
+
+def test_what_is_compared():
+    refuse_changes({"a": [1, 2], "threads": 1}, {"a": (1, 2), "threads": 5})
+    refuse_changes({"a": 1, "b": 2}, {"a": 1})  # only what is asked
+    refuse_changes({"a": 1}, {"a": 2}, free=("a",))
+    with pytest.raises(ValueError, match=r"b 1 \(began with none\)"):
+        refuse_changes({"a": 1}, {"b": 1})
+
+
+def test_folders_that_cannot_be_resumed(train, make_model, make_config, tokens, tmp_path):
+    def message(name):
+        with pytest.raises(ValueError, match="expected") as error:
+            train(name, resume=True)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "does not exist" in message("nowhere")
+    (tmp_path / "foreign").mkdir()
+    assert "no training.json" in message("foreign")
+    train("run", StopAt(3))
+
+    def damaged(name, damage):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        damage(tmp_path / name)
+        return message(name)
+
+    def other_version(folder):
+        settings = json.loads((folder / "training.json").read_text())
+        (folder / "training.json").write_text(json.dumps({**settings, "format_version": 99, "numtx": "9.0"}))
+
+    assert "of format 99, written by numtx 9.0" in damaged("version", other_version)
+    assert "lacks model.safetensors" in damaged("weights", lambda f: (f / "model.safetensors").unlink())
+    assert "whole JSON" in damaged("json", lambda f: (f / "training.json").write_text('{"format_version": 1, "tra'))
+    lost = damaged("lost", lambda f: [shutil.rmtree(path) for path in f.glob("checkpoint-*")])
+    assert "expected a whole checkpoint" in lost
+    cut = damaged("cut", lambda f: [(p / "optimizer.safetensors").write_bytes(b"") for p in f.glob("checkpoint-*")])
+    assert "expected a whole checkpoint" in cut
+    with pytest.raises(ValueError, match="expected the folder of a run to resume, got None"):
+        Trainer(make_model(), *split(tokens), make_config()).train(resume=True)

@@ -1,0 +1,177 @@
+"""What a run leaves on disk, and that a failed save leaves what was there."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from numtx.training import AdamW, Callback, RunFolder, Trainer, load_run
+
+
+def split(tokens):
+    return tokens[:500], tokens[500:]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def run(make_model, tmp_path):
+    return RunFolder.create(tmp_path / "run", make_model(), {"training": {}})
+
+
+def test_what_is_in_a_run(make_model, make_config, tokens, tokenizer, tmp_path):
+    source = {"source": "-", "characters": 768}
+    trainer = Trainer(
+        make_model(), *split(tokens), make_config(), tmp_path / "run", tokenizer=tokenizer, data=source, text="kept\r\n"
+    )
+    trainer.train()
+    folder = tmp_path / "run"
+    assert names(folder) == [
+        "checkpoint-10",
+        "checkpoint-8",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "text.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training.json",
+    ]
+    assert names(folder / "checkpoint-10") == [
+        "config.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "trainer_state.json",
+    ]
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "gpt2"
+    settings = json.loads((folder / "training.json").read_text())
+    assert settings["format_version"] == 1
+    assert settings["data"] == source
+    assert settings["training"]["steps"] == 10
+    assert RunFolder.open(folder).text() == "kept\r\n"
+    opened = load_run(folder)
+    assert opened.config == make_config()
+    assert opened.folder == folder
+    np.testing.assert_array_equal(opened.tokenizer.encode("the cat"), tokenizer.encode("the cat"))
+    assert opened.model(tokens[None, :8]).logits.shape == (1, 8, tokenizer.vocab_size)
+
+
+def test_float64_runs_keep_their_bits(make_model, make_config, tokens, tmp_path):
+    trainer = Trainer(make_model(dtype=np.float64), tokens, None, make_config(steps=2), tmp_path / "run")
+    trainer.train()
+    opened = load_run(tmp_path / "run")
+    assert opened.model.dtype == np.float64
+    assert opened.tokenizer is None
+    np.testing.assert_array_equal(opened.model.embedding.weight, trainer.model.embedding.weight)
+    assert load_run(tmp_path / "run", dtype=np.float32).model.dtype == np.float32
+
+
+def test_a_folder_with_content_is_refused(run, make_model, tmp_path):
+    with pytest.raises(ValueError, match="with a run, which can be resumed"):
+        RunFolder.create(run.path, make_model(), {})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="with other files"):
+        RunFolder.create(tmp_path / "other", make_model(), {})
+    assert names(tmp_path / "other") == ["thesis.txt"]
+    (tmp_path / "empty").mkdir()
+    RunFolder.create(tmp_path / "empty", make_model(), {})
+    assert (tmp_path / "empty" / "training.json").exists()
+
+
+def test_the_last_checkpoints_are_kept_in_the_order_of_numbers(run, make_model):
+    model = make_model()
+    state = AdamW(model).state_dict()
+    (run.path / "checkpoint-of-mine").mkdir()
+    for step in (8, 9, 10, 11):
+        run.save_checkpoint(step, model, state, {"step": step}, keep=3)
+    assert [path.name for path in run.checkpoints()] == ["checkpoint-9", "checkpoint-10", "checkpoint-11"]
+    assert run.newest_checkpoint().state == {"step": 11}
+    assert (run.path / "checkpoint-of-mine").exists()
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
+def test_a_full_disk_leaves_the_checkpoint_before(run, make_model, monkeypatch, after):
+    model = make_model()
+    state = AdamW(model).state_dict()
+    run.save_checkpoint(1, model, state, {"step": 1}, keep=1)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        return full_disk() if len(calls) > after else real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ValueError, match=r"RunFolder: expected to save .*No space left.*checkpoint-1' is intact"):
+        run.save_checkpoint(2, model, state, {"step": 2}, keep=1)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert run.newest_checkpoint().path.name == "checkpoint-1"
+
+
+def test_a_full_disk_ends_training_and_the_run_can_go_on(make_model, make_config, tokens, tmp_path, monkeypatch):
+    class Fill(Callback):
+        def on_step(self, trainer, report):
+            if report.step == 6:
+                monkeypatch.setattr(os, "fsync", full_disk)
+
+    arguments = (*split(tokens), make_config(), tmp_path / "run")
+    with pytest.raises(ValueError, match="No space left"):
+        Trainer(make_model(), *arguments, callbacks=[Fill()]).train()
+    monkeypatch.undo()
+    assert names(tmp_path / "run") == [
+        "checkpoint-0",
+        "checkpoint-4",
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "training.json",
+    ]
+    assert [row["step"] for row in load_run(tmp_path / "run").log] == [4]
+    resumed = Trainer(make_model(), *arguments)
+    assert resumed.train(resume=True).step == 10
+    whole = Trainer(make_model(), *arguments[:3])
+    whole.train()
+    np.testing.assert_array_equal(resumed.optimizer.flat.buffer, whole.optimizer.flat.buffer)
+
+
+def test_a_full_disk_at_the_start_makes_no_run(make_model, make_config, tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(ValueError, match="nothing was saved before"):
+        Trainer(make_model(), *split(tokens), make_config(), tmp_path / "run").train()
+    assert names(tmp_path) == []
+
+
+def test_a_half_written_line_of_the_log_is_cut(run):
+    run.append_log({"step": 4, "loss": 1.5})
+    run.append_log({"step": 8, "loss": 1.25})
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"step": 12, "lo')
+    assert [row["step"] for row in run.log()] == [4, 8]
+    assert run.cut_log(7) == [{"step": 4, "loss": 1.5}]
+    run.append_log({"step": 8, "loss": 1.0})
+    assert run.log() == [{"step": 4, "loss": 1.5}, {"step": 8, "loss": 1.0}]
+
+
+def test_load_run_says_what_is_wrong(run, tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        load_run(tmp_path / "nowhere")
+    (run.path / "training.json").write_text('{"format_version": 1, "numtx": "0.1.0"}')
+    with pytest.raises(ValueError, match="expected the settings of a training"):
+        load_run(run.path)
+    (run.path / "training.json").write_text('{"format_version": 1, "training": {"flux": 3}}')
+    with pytest.raises(ValueError, match="settings that TrainingConfig knows"):
+        load_run(run.path)
+    (run.path / "model.safetensors").write_bytes(b"\x08")
+    (run.path / "training.json").write_text('{"format_version": 1, "training": {}}')
+    with pytest.raises(ValueError, match="whole safetensors file"):
+        load_run(run.path)

@@ -1,0 +1,57 @@
+"""The battery over every spec, with cases that Hypothesis draws; and every pair and component has a spec."""
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from numtx import functional as F
+from numtx import nn
+from numtx.testing import SCALES, SPECS, Drawer, rejection
+
+# Of the profile's number of examples, by what a case costs.
+SHARE = {"functional": 1.6, "component": 0.8, "model": 0.4}
+# A failing model is not worth five minutes of shrinking.
+PHASES = {"functional": tuple(Phase), "component": (Phase.generate,), "model": (Phase.generate,)}
+
+
+def drawer(data):
+    """A drawer whose every choice is Hypothesis's."""
+    scale = data.draw(st.sampled_from(SCALES))
+    return Drawer(integer=lambda low, high: data.draw(st.integers(low, high)), scale=scale)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_battery(name):
+    spec = SPECS[name]
+
+    @settings(max_examples=max(1, round(settings.default.max_examples * SHARE[spec.kind])), phases=PHASES[spec.kind])
+    @given(st.data())
+    def passes(data):
+        finding = rejection(spec, spec.draw(drawer(data)))
+        assert finding is None, finding
+
+    passes()
+
+
+def test_every_pair_has_a_spec():
+    pairs = {name.removesuffix("_backward") for name in dir(F) if name.endswith("_backward")}
+    assert pairs <= set(SPECS)
+
+
+def test_every_function_without_a_backward_has_a_spec():
+    assert {"sinusoidal_positions", "causal_mask", "padding_mask", "sliding_window_mask", "combine_masks"} <= set(SPECS)
+
+
+def test_every_component_has_a_spec():
+    components = {
+        name for name, value in vars(nn).items() if isinstance(value, type) and issubclass(value, nn.Module)
+    } - {"Module", "ModuleList"}
+    assert components <= set(SPECS)
+
+
+def test_equal_and_distinct_sizes_are_drawn():
+    """An op is not tested on squares alone, nor without them."""
+    for name in ("linear", "scaled_dot_product_attention"):
+        shapes = [list(SPECS[name].draw(Drawer(seed)).inputs.values())[1].shape for seed in range(40)]
+        assert any(shape[-1] == shape[-2] for shape in shapes), name
+        assert any(shape[-1] != shape[-2] for shape in shapes), name

@@ -182,6 +182,8 @@ def test_the_end_token_of_the_config_is_the_default(randomized):
     model = randomized(GPT2LMHeadModel(config), seed=4)
     got = greedy(model, np.array([[1, 2]]))
     assert got[0].tolist() == free[0, : free[0].tolist().index(end) + 1].tolist()
+    got = model.generate(np.array([[1, 2]]), max_new_tokens=9, eos_token_id=())  # nowhere
+    assert got[:, 2:].tolist() == free.tolist()
 
 
 def test_stream_gives_one_column_at_a_time(model):

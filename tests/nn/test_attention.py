@@ -97,6 +97,16 @@ def test_equals_loops_over_heads(case, randomized):
     assert (dbias is None) == (bias is None)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize(("tq", "tk"), [(2, 5), (5, 2), (4, 4), (1, 5), (70, 150)])
+def test_the_newest_query_stands_at_the_newest_key(tq, tk, window, causal, randomized):
+    """Causal and window count from the end, whichever side is longer; 70 queries take more than one block."""
+    layer = randomized(nn.MultiHeadAttention(4, 2, causal=causal, window=window, dtype=np.float64))
+    x, memory = (np.random.default_rng(k).normal(size=(1, length, 4)) for k, length in enumerate((tq, tk)))
+    np.testing.assert_allclose(layer(x, memory), by_loops(layer, x, memory), rtol=1e-10, atol=1e-10)
+
+
 @given(case=CASES, data=st.data())
 def test_one_output_has_gradients_for_exactly_what_it_may_see(case, randomized, data):
     layer, x, _, bias, mask, shape = build({**case, "tk": case["tk"] or case["tq"]}, randomized)

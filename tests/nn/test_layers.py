@@ -58,10 +58,11 @@ def test_one_seed_gives_the_same_weights_in_both_dtypes(make):
 
 
 def test_parts_are_drawn_apart():
+    """One draw scaled for two parts would correlate fully."""
     block = nn.DecoderBlock(8, 2, 8, rng=0)
-    drawn = [array for _, array in block.named_parameters() if array.ndim == 2]
-    values = np.concatenate([array.ravel() for array in drawn])
-    assert len(np.unique(values)) == len(values)
+    drawn = [array.ravel()[:64] for _, array in block.named_parameters() if array.ndim == 2]
+    assert len(drawn) == 4
+    assert (np.abs(np.corrcoef(drawn)) < 0.5).sum() == 4 * 3
 
 
 def test_scales_of_the_draw():

@@ -1,5 +1,6 @@
 """The trace: every call by its place, what went in and came out, where a NaN was born, and nothing left behind."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -194,10 +195,20 @@ def test_a_cache_of_nothing_still_means_nothing_inside():
             attention.backward(y, cache)
 
 
+class Slow(dict):
+    """Gives way to other threads between looking a name up and taking it."""
+
+    def __contains__(self, name):
+        found = super().__contains__(name)
+        time.sleep(1e-5)
+        return found
+
+
 def test_threads_each_at_its_own_place():
     model = model_of()
     names = [name for name in SITES if not name.startswith("stack.layers")]
     with nn.trace(model) as t, ThreadPoolExecutor(4) as pool:
+        t.sites = Slow()
 
         def step(k):
             outputs, cache = model.forward(np.full((1, 4), k))

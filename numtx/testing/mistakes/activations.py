@@ -14,7 +14,6 @@ from numtx.functional.activations import (
     relu_backward,
     sigmoid,
     sigmoid_backward,
-    silu_backward,
     tanh,
     tanh_backward,
 )
@@ -76,7 +75,7 @@ def _gelu_density_unscaled(dy, cache):
 
 
 def _gelu_without_root(x):
-    y, (_, phi) = gelu(x * math.sqrt(2))
+    _, (_, phi) = gelu(x * math.sqrt(2))
     return x * phi, (x, phi)
 
 
@@ -221,7 +220,7 @@ GELU = [
         witness=_witness,
     ),
     Mistake(
-        name="gelu without √2 in erf",
+        name="gelu without sqrt(2) in erf",
         of="gelu",
         why="Φ and erf are taken for the same function.",
         hint="Φ(1) is 0.8413. What does your gate give at 1?",
@@ -230,7 +229,7 @@ GELU = [
         witness=_witness,
     ),
     Mistake(
-        name="gelu derivative without x φ(x)",
+        name="gelu derivative without x times the density",
         of="gelu",
         why="The gate Φ(x) is taken for a constant.",
         hint="The product rule has two terms.",
@@ -238,7 +237,7 @@ GELU = [
         witness=_witness,
     ),
     Mistake(
-        name="gelu density without 1/√(2π)",
+        name="gelu density without 1/sqrt(2 pi)",
         of="gelu",
         why="exp(-x²/2) is remembered, its factor is not.",
         hint="What is the derivative of Φ at 0?",
@@ -279,7 +278,7 @@ GELU = [
         witness=_witness,
     ),
     Mistake(
-        name="gelu_tanh without √(2/π)",
+        name="gelu_tanh without sqrt(2/pi)",
         of="gelu_tanh",
         why="The factor before the bracket is left out in both directions.",
         hint="gelu_tanh(1) is 0.841192.",

@@ -136,14 +136,14 @@ class _DropoutAlwaysOn(Textbook):
 
 MISTAKES = [
     mistake(
-        "attention scores not scaled by √D",
+        "attention scores not scaled by sqrt(D)",
         _Unscaled(),
         sized,
         "softmax(Q Kᵀ) V runs and even learns; the scale only keeps the softmax from saturating in wide heads.",
         "Let all keys and queries be ones: what is a score at head width 4, and at 64?",
     ),
     mistake(
-        "attention scores divided by D for √D",
+        "attention scores divided by D for sqrt(D)",
         _ScaledByWidth(),
         sized,
         "The square root is dropped.",

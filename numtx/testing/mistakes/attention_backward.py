@@ -72,7 +72,7 @@ class _BiasGradientMean(Textbook):
 
 MISTAKES = [
     mistake(
-        "attention dK = Qᵀ dS",
+        "attention dK = Q^T dS",
         _KeyFromReshaped(),
         sized,
         "The product is formed in the wrong order and its (D, Tk) numbers are read as (Tk, D).",

@@ -79,7 +79,7 @@ MISTAKES = [
         witness=_sequences,
     ),
     Mistake(
-        name="linear dW as dyᵀ x",
+        name="linear dW as dy^T x",
         of="linear",
         why="It is the gradient of a weight stored as (out, in), copied from code with the other layout.",
         hint="dW_ij belongs to x_i and y_j: which index comes first?",
@@ -87,7 +87,7 @@ MISTAKES = [
         witness=_square,
     ),
     Mistake(
-        name="linear dx through W instead of Wᵀ",
+        name="linear dx through W instead of W^T",
         of="linear",
         why="The forward is copied and x replaced by dy; with a square weight the shapes fit.",
         hint="Write dx_i as a sum over the outputs j, and see which axis of W is summed over.",

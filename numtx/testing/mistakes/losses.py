@@ -167,7 +167,7 @@ MSE = [
         witness=_mse,
     ),
     Mistake(
-        name="mse with the factor ½",
+        name="mse with the factor 1/2",
         of="mse_loss",
         why="Textbooks write ½ (x - t)² to be rid of the 2.",
         hint="What is the loss of 3 against 1?",
@@ -274,7 +274,7 @@ BINARY = [
         witness=_far,
     ),
     Mistake(
-        name="binary cross-entropy backward as plain σ(x) - t",
+        name="binary cross-entropy backward as plain sigmoid(x) - t",
         of="binary_cross_entropy_with_logits",
         why="That is the gradient without weights; they were added to the forward later.",
         hint="Differentiate the two terms one by one.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm_backward
 from numtx.testing.mistake import Mistake
 from numtx.testing.spec import Case
 
@@ -175,7 +175,7 @@ def _rms_of_sum_backward(dy, cache):
 
 LAYER_NORM = [
     Mistake(
-        name="layer_norm γ pulled out of the sums in backward",
+        name="layer_norm gamma pulled out of the sums in backward",
         of="layer_norm",
         why="The derivation is done without γ and γ multiplied on at the end; at γ = 1, as initialised, it is right.",
         hint="Try weights that are not all equal. What is the gradient of x̂, before any mean is taken?",
@@ -183,7 +183,7 @@ LAYER_NORM = [
         witness=_layer,
     ),
     Mistake(
-        name="layer_norm γ forgotten in dx",
+        name="layer_norm gamma forgotten in dx",
         of="layer_norm",
         why="γ is one in every test.",
         hint="Try weights that are not all ones.",
@@ -215,7 +215,7 @@ LAYER_NORM = [
         witness=_layer,
     ),
     Mistake(
-        name="layer_norm dγ without x̂",
+        name="layer_norm dgamma without xhat",
         of="layer_norm",
         why="It is copied from dβ.",
         hint="γ multiplies x̂: what stands beside dy?",
@@ -223,7 +223,7 @@ LAYER_NORM = [
         witness=_layer,
     ),
     Mistake(
-        name="layer_norm dβ averaged over the rows",
+        name="layer_norm dbeta averaged over the rows",
         of="layer_norm",
         why="The mean over the batch belongs to the loss; it is easily taken a second time.",
         hint="β is added to every row: what does each of them contribute?",
@@ -285,7 +285,7 @@ RMS_NORM = [
         witness=_rms,
     ),
     Mistake(
-        name="rms_norm γ pulled out of the sums in backward",
+        name="rms_norm gamma pulled out of the sums in backward",
         of="rms_norm",
         why="The derivation is done without γ and γ multiplied on at the end; at γ = 1, as initialised, it is right.",
         hint="Try weights that are not all equal. What is the gradient of x̂, before the mean is taken?",

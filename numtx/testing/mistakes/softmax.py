@@ -59,7 +59,7 @@ def _log_whole_sum(dy, cache):
 
 
 def _log_without_probabilities(dy, cache):
-    y, axis = cache
+    _, axis = cache
     return dy - dy.mean(axis=axis, keepdims=True)
 
 

@@ -21,10 +21,11 @@ def draw(d: Drawer) -> Case:
     D, Dv = d.sizes(2, 1, 3)
     if d.integer(0, 3) == 0:  # as in self-attention, where every wrong transpose runs
         Tq = Tk = D = Dv = d.size(2, 3)
-    bias = d.choice((None, "scores", "distance"))
-    if bias == "scores":
+    kind = d.choice(("none", "scores", "distance"))
+    bias = None
+    if kind == "scores":
         bias = d.array([d.choice((1, size)) for size in (B, H, Tq, Tk)])
-    elif bias == "distance":
+    elif kind == "distance":
         bias = d.array((H, Tq + Tk - 1))
     inputs = {
         "query": d.array((B, H, Tq, D)),
@@ -50,7 +51,7 @@ def draw(d: Drawer) -> Case:
 
 def visible(shape: tuple[int, ...], mask: Any, causal: bool, window: int | None) -> Any:
     """Which key each query may see, (B, H, Tq, Tk), from the words of the docstring and one number at a time."""
-    B, H, Tq, Tk = shape
+    Tq, Tk = shape[2:]
     seen = np.zeros(shape, dtype=bool)
     for b, h, i, j in np.ndindex(shape):
         ahead = j - (i + Tk - Tq)  # how far key j stands after query i's own place

@@ -64,11 +64,10 @@ def padding(attention_mask: np.ndarray) -> Any:
 def draw_combine(d: Drawer) -> Case:
     """Up to three masks that broadcast to one shape, some absent."""
     full = d.sizes(4, 1, 3)
-    inputs = {}
-    for name in ("first", "second", "third"):
-        shape = [d.choice((1, size)) for size in full]
-        inputs[name] = d.optional(lambda shape=shape: d.mask(shape)) if name != "first" else d.mask(shape)
-    return Case(inputs)
+    shapes = [[d.choice((1, size)) for size in full] for _ in range(3)]
+    first = d.mask(shapes[0])
+    others = [d.mask(shape) if d.boolean() else None for shape in shapes[1:]]
+    return Case(dict(zip(("first", "second", "third"), (first, *others), strict=True)))
 
 
 def combine(first: np.ndarray, second: np.ndarray | None, third: np.ndarray | None) -> Any:

@@ -1,0 +1,203 @@
+"""What `numtx train` is to do: a trainer with its text, begun or taken up again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numtx.checkpoints import read_json
+from numtx.cli.errors import UsageError, asked
+from numtx.cli.settings import TokenizerKind, flag, remembered, settled
+from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from numtx.text import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer, python_topics, read_corpus, split_corpus
+from numtx.training import RunFolder, Trainer, TrainingConfig, refuse_changes
+
+TOPICS = "python topics"  # stands in training.json where the text is Python's own
+FREE = ("threads", "data", "out")  # the text is compared by its content, the folder is the run itself
+
+
+@dataclass
+class Job:
+    """A trainer, ready to go, and what is said about it.
+
+    Attributes
+    ----------
+    source : str, where the text came from
+    held_out : str, the text it is judged by
+    begun : bool, whether the run exists already and is taken up again
+    reserved : bool, whether its folder was made for it, still empty
+    done : int, steps made before
+    """
+
+    trainer: Trainer
+    folder: Path
+    tokenizer: Tokenizer
+    source: str
+    text: str
+    held_out: str
+    begun: bool = False
+    reserved: bool = False
+    done: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= self.trainer.config.steps
+
+    @property
+    def bytes(self) -> bool:
+        """Whether tokens are bytes."""
+        return isinstance(self.tokenizer, ByteTokenizer)
+
+
+def new_job(given: dict[str, Any]) -> Job:
+    """Return the job of a new run."""
+    settings = settled(given)
+    with asked():
+        config = TrainingConfig(**settings.training)
+        GPT2Config(vocab_size=1, **settings.model)  # the rest of it must hold before text is read
+    _refuse_full(settings.out)
+    source = _source(settings.data)
+    text = _read(source)
+    tokenizer = ByteTokenizer() if settings.tokenizer is TokenizerKind.byte else CharTokenizer.from_text(text)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=tokenizer.vocab_size, **settings.model), rng=settings.seed, dtype=np.dtype(settings.dtype)
+    )
+    train, held_out = split_corpus(text)
+    trainer = Trainer(
+        model,
+        *_long_enough(tokenizer.encode(train), tokenizer.encode(held_out), settings.context),
+        config,
+        tokenizer=tokenizer,
+        data={"source": source, "tokenizer": settings.tokenizer.value},
+        text=text if source == "-" else None,
+    )
+    folder = Path(settings.out) if settings.out is not None else _numbered_folder()  # last: it makes the folder
+    trainer.folder = folder
+    return Job(trainer, folder, tokenizer, source, text, held_out, reserved=settings.out is None)
+
+
+def resumed_job(folder: Path, given: dict[str, Any]) -> Job:
+    """Return the job of a run that goes on.
+
+    Raises
+    ------
+    UsageError
+        If an option would change the run.
+    """
+    run = RunFolder.open(folder)
+    config = read_json(run.path / "config.json")
+    _refuse_other(given, remembered(config, run.settings), run.path)
+    asked_then = dict(run.settings.get("training", {}))
+    asked_then["threads"] = given.get("threads") or asked_then.get("threads")
+    try:
+        training = TrainingConfig(**asked_then)
+    except TypeError as error:
+        raise ValueError(f"resume: expected settings that TrainingConfig knows, got '{folder}': {error}") from None
+    tokenizer = load_tokenizer(run.path)
+    text, source = run_text(run, given.get("data"))
+    train, held_out = split_corpus(text)
+    dtype = np.dtype(run.settings.get("dtype", "float32"))
+    model = GPT2LMHeadModel(GPT2Config.from_dict(config), rng=training.seed, dtype=dtype)
+    data = run.settings.get("data", {})
+    try:
+        ids = tokenizer.encode(train), tokenizer.encode(held_out)
+        trainer = Trainer(model, *ids, training, run.path, tokenizer=tokenizer, data=data)
+    except ValueError as error:
+        raise ValueError(f"resume: expected the text of the run, got another: {error}") from None
+    done = run.newest_checkpoint().state["step"]
+    return Job(trainer, run.path, tokenizer, source, text, held_out, begun=True, done=done)
+
+
+def run_text(run: RunFolder, data: str | None = None) -> tuple[str, str]:
+    """Return the text of a run, and where it was read: kept in it, or where it came from, or `data`."""
+    if data is not None:
+        source = _source(data)
+        return _read(source), source
+    kept = run.text()
+    if kept is not None:
+        return kept, f"{run.path}/text.txt"
+    source = run.settings.get("data", {}).get("source")
+    if not isinstance(source, str):
+        raise ValueError(f"run: expected the source of its text in '{run.path}', got none; name the text with --data")
+    return _read(source), source
+
+
+def named(source: str) -> str:
+    """Return a source of text as it is shown."""
+    return {"-": "standard input", TOPICS: "Python's help topics"}.get(source, source)
+
+
+def abandon(job: Job) -> None:
+    """Take away the folder that was made for the run if nothing was saved in it."""
+    if job.reserved:
+        with suppress(OSError):  # rmdir refuses where there is anything inside
+            job.folder.rmdir()
+            job.folder.parent.rmdir()
+
+
+def _source(data: str | None) -> str:
+    if data is None:
+        return TOPICS
+    return data if data == "-" else os.path.abspath(data)
+
+
+def _long_enough(train: np.ndarray, held_out: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
+    if train.size <= context or held_out.size < 2:
+        raise ValueError(
+            f"train: expected a text of at least context + 1 = {context + 1} tokens to train on and 2 held out, "
+            f"got {train.size} and {held_out.size}"
+        )
+    return train, held_out
+
+
+def _read(source: str) -> str:
+    return python_topics() if source == TOPICS else read_corpus(source)
+
+
+def _refuse_full(out: str | None) -> None:
+    """Refuse a folder that has content, before any text is read."""
+    if out is None:
+        return
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out: expected a folder, got the file '{out}'")
+    if path.is_dir() and any(path.iterdir()):
+        if (path / "training.json").exists():
+            ways = f"go on with it by --resume {shlex.quote(out)}, or choose another --out"
+            raise UsageError(f"--out: expected a new or empty folder, got '{out}' with a run; {ways}")
+        raise UsageError(f"--out: expected a new or empty folder, got '{out}' with other files; choose another --out")
+
+
+def _numbered_folder() -> Path:
+    """Make the first runs/N that is free, so that it stays ours, and return it."""
+    number = 1
+    while True:
+        path = Path("runs", str(number))
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise UsageError(
+                    "--out: expected a folder 'runs' to begin a run in, got a file; choose --out"
+                ) from None
+            number += 1
+        else:
+            return path
+
+
+def _refuse_other(given: dict[str, Any], saved: dict[str, Any], folder: Path) -> None:
+    """Refuse options that would change a run that goes on."""
+    if given.get("out") is not None and Path(given["out"]).resolve() != folder.resolve():
+        raise UsageError(
+            f"--out: expected the folder of the run to resume, '{folder}', or nothing, got '{given['out']}'"
+        )
+    wanted = {flag(name): value for name, value in given.items() if name not in FREE}
+    with asked():
+        refuse_changes({flag(name): value for name, value in saved.items()}, wanted, free=("--threads",))

@@ -1,0 +1,38 @@
+"""Text that a model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from numtx.models.gpt2 import GPT2LMHeadModel
+from numtx.text import Tokenizer
+
+
+def default_prompt(tokenizer: Tokenizer) -> str:
+    """Return a line end, or the first character of a vocabulary that has none."""
+    try:
+        tokenizer.encode("\n")
+    except ValueError:
+        return tokenizer.decode([0])
+    return "\n"
+
+
+def written(model: GPT2LMHeadModel, tokenizer: Tokenizer, prompt: str, tokens: int, **settings: Any) -> Iterator[str]:
+    """Yield the text after a prompt piece by piece, each character whole; the settings are those of `model.stream`.
+
+    Raises
+    ------
+    ValueError
+        If the prompt is empty or holds a character that the tokenizer does not know.
+    """
+    if not prompt:
+        raise ValueError("generate: expected a prompt of at least one character, got none")
+    decoder = tokenizer.text_decoder()
+    for ids in model.stream(tokenizer.encode(prompt)[None], max_new_tokens=tokens, **settings):
+        piece = decoder.decode(ids)
+        if piece:
+            yield piece
+    rest = decoder.decode([], final=True)
+    if rest:
+        yield rest

@@ -1,0 +1,6 @@
+"""Figures: small ones in the terminal, and files where matplotlib is installed."""
+
+from numtx.plotting.curves import save_loss_curve
+from numtx.plotting.terminal import line_plot
+
+__all__ = ["line_plot", "save_loss_curve"]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from numtx.functional.blocks import blocked
+from numtx.functional.blocks import blocks
 from numtx.functional.door import floating
 
 SQRT_HALF = math.sqrt(0.5)
@@ -174,19 +174,16 @@ def gelu_tanh(x):
     floating("gelu_tanh", x=x)
     y, s = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
     with np.errstate(over="ignore"):  # a huge x³ or exp is ∞, and σ then exactly 0 or 1
-        blocked(_gelu_tanh_kernel, x, out=(y, s))
+        for x_, y_, s_ in blocks(x, y, s):
+            np.multiply(x_, x_, out=s_)
+            s_ *= -2 * SQRT_2_OVER_PI * CUBIC
+            s_ -= 2 * SQRT_2_OVER_PI
+            s_ *= x_  # -2u
+            np.exp(s_, out=s_)
+            s_ += 1
+            np.divide(1, s_, out=s_)  # σ(2u)
+            np.multiply(x_, s_, out=y_)
     return y, (x, s)
-
-
-def _gelu_tanh_kernel(x, y, s):
-    np.multiply(x, x, out=s)
-    s *= -2 * SQRT_2_OVER_PI * CUBIC
-    s -= 2 * SQRT_2_OVER_PI
-    s *= x  # -2u
-    np.exp(s, out=s)
-    s += 1
-    np.divide(1, s, out=s)  # σ(2u)
-    np.multiply(x, s, out=y)
 
 
 def gelu_tanh_backward(dy, cache):
@@ -201,18 +198,15 @@ def gelu_tanh_backward(dy, cache):
     """
     x, s = cache
     dx = np.empty(x.shape, x.dtype)
-    blocked(_gelu_tanh_backward_kernel, x, s, dy, out=(dx,))
+    for x_, s_, dy_, dx_ in blocks(x, s, dy, dx):
+        bounded = np.clip(x_, -10, 10)  # beyond it s (1 - s) is 0, and x³ could overflow
+        np.multiply(bounded, bounded, out=dx_)
+        dx_ *= 6 * CUBIC * SQRT_2_OVER_PI
+        dx_ += 2 * SQRT_2_OVER_PI
+        dx_ *= bounded  # x 2u'
+        np.subtract(1, s_, out=bounded)
+        dx_ *= bounded
+        dx_ += 1
+        dx_ *= s_  # s (1 + x (1 - s) 2u')
+        dx_ *= dy_
     return dx
-
-
-def _gelu_tanh_backward_kernel(x, s, dy, dx):
-    bounded = np.clip(x, -10, 10)  # beyond it s (1 - s) is 0, and x³ could overflow
-    np.multiply(bounded, bounded, out=dx)
-    dx *= 6 * CUBIC * SQRT_2_OVER_PI
-    dx += 2 * SQRT_2_OVER_PI
-    dx *= bounded  # x 2u'
-    np.subtract(1, s, out=bounded)
-    dx *= bounded
-    dx += 1
-    dx *= s  # s (1 + x (1 - s) 2u')
-    dx *= dy

@@ -9,7 +9,8 @@ from numtx.functional.door import count, floating, rate
 from numtx.functional.masks import causal_mask, sliding_window_mask
 
 NAME = "scaled_dot_product_attention"
-BLOCK = 64  # queries in a block under causal attention: fewer skip more, more are faster
+QUERIES = 64  # in a block under causal attention: fewer skip more, more are faster
+SCORES = 131_072  # in a block, about: so many stay in the cache from one step of the softmax to the next
 
 
 def scaled_dot_product_attention(
@@ -45,8 +46,8 @@ def scaled_dot_product_attention(
 
     Notes
     -----
-    Vaswani et al. (2017), eq. 1. Under `causal` the queries are taken in blocks, each with the keys that its last query
-    may see, which saves nearly half of the work; otherwise there is one block.
+    Vaswani et al. (2017), eq. 1. The work is done in blocks of rows of the batch, so that scores stay in the cache, and
+    under `causal` of queries too, each with the keys that its last query may see, which saves nearly half of the work.
 
     Examples
     --------
@@ -61,28 +62,29 @@ def scaled_dot_product_attention(
     if mask is not None or window is not None:
         visible = _visible(mask, limit, window)
         key, value = _without_unseen(visible, key), _without_unseen(visible, value)
-    if bias is not None:
-        bias_shape, bias = bias.shape, _bias_by_position(bias, (batch, heads, tq, tk))
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    query = np.multiply(query, query.dtype.type(scale), order="C")  # Tq·D products instead of Tq·Tk
+    bias_shape = None if bias is None else bias.shape
+    bias = None if bias is None else _bias_by_position(bias, (batch, heads, tq, tk))
+    mask = None if mask is None else np.broadcast_to(mask, (batch, heads, tq, tk))
+    scale = query.dtype.type(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    query = np.multiply(query, scale, order="C")  # Tq·D products instead of Tq·Tk
     # The heads of a token side by side, as the projection that follows reads them.
     y = np.empty((batch, tq, heads, value.shape[-1]), value.dtype).swapaxes(1, 2)  # (B, H, Tq, Dv)
     weights = []  # P of each block, and which of it dropout kept
-    for rows, seen in _query_blocks(tq, tk, causal):
-        p = query[:, :, rows] @ key[:, :, :seen].swapaxes(-1, -2)  # S first and turned into P in place
+    for b, rows, seen in _blocks(batch, heads, tq, tk, causal):
+        p = query[b, :, rows] @ key[b, :, :seen].swapaxes(-1, -2)  # S first and turned into P in place
         if bias is not None:
-            p += bias[:, :, rows, :seen]
+            p += bias[b, :, rows, :seen]
         if limit is not None:
             np.fmin(p, limit[rows, :seen], out=p)
         if mask is not None:
-            np.copyto(p, -np.inf, where=~_part(mask, rows, seen))
+            np.copyto(p, -np.inf, where=~mask[b, :, rows, :seen])
         _softmax_in_place(p, may_be_empty=mask is not None or tq > tk)
         kept = None
         if rng is not None and dropout > 0:
             kept = rng.random(p.shape, dtype=np.float32) >= dropout
-        np.matmul(_dropped(p, kept, dropout), value[:, :, :seen], out=y[:, :, rows])
+        np.matmul(_dropped(p, kept, dropout), value[b, :, :seen], out=y[b, :, rows])
         weights.append((p, kept))
-    return y, (query, key, value, None if bias is None else bias_shape, scale, causal, weights, dropout, y)
+    return y, (query, key, value, bias_shape, scale, causal, weights, dropout, y)
 
 
 def scaled_dot_product_attention_backward(dy, cache):
@@ -95,7 +97,7 @@ def scaled_dot_product_attention_backward(dy, cache):
         dbias = dS                    dQ = scale · dS K            dK = scale · dSᵀ Q
 
     Two things to see. The row sum needs no (Tq, Tk) product: Σ_k dP_ik P_ik = Σ_k dZ_ik Z_ik = Σ_d dY_id Y_id. And dK
-    takes the transpose of dS: Qᵀ dS has the right shape after transposing, runs, and is wrong.
+    takes the transpose of dS: Qᵀ dS holds other sums, and where D = Tk it fits, runs, and is wrong.
 
     A masked score has P = 0 and so dS = 0: masks need no line of their own here.
 
@@ -107,29 +109,31 @@ def scaled_dot_product_attention_backward(dy, cache):
     array([1., 1.])
     """
     query, key, value, bias_shape, scale, causal, weights, dropout, y = cache
-    tq, tk = query.shape[2], key.shape[2]
+    (batch, heads, tq, _), tk = query.shape, key.shape[2]
     dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key, order="C"), np.zeros_like(value, order="C")
     dbias = None if bias_shape is None else np.zeros(bias_shape, query.dtype)
-    for (rows, seen), (p, kept) in zip(_query_blocks(tq, tk, causal), weights, strict=True):
-        dy_rows = dy[:, :, rows]
-        dvalue[:, :, :seen] += _dropped(p, kept, dropout).swapaxes(-1, -2) @ dy_rows
-        ds = _dropped(dy_rows @ value[:, :, :seen].swapaxes(-1, -2), kept, dropout)  # dP first, dS in place
-        ds -= np.einsum("bhtd,bhtd->bht", dy_rows, y[:, :, rows])[..., None]
+    for (b, rows, seen), (p, kept) in zip(_blocks(batch, heads, tq, tk, causal), weights, strict=True):
+        dy_rows = dy[b, :, rows]
+        dvalue[b, :, :seen] += _dropped(p, kept, dropout).swapaxes(-1, -2) @ dy_rows
+        ds = _dropped(dy_rows @ value[b, :, :seen].swapaxes(-1, -2), kept, dropout)  # dP first, dS in place
+        ds -= np.einsum("bhtd,bhtd->bht", dy_rows, y[b, :, rows])[..., None]
         ds *= p
-        np.matmul(ds, key[:, :, :seen], out=dquery[:, :, rows])
-        dkey[:, :, :seen] += ds.swapaxes(-1, -2) @ query[:, :, rows]  # the scale is already in the query
+        np.matmul(ds, key[b, :, :seen], out=dquery[b, :, rows])
+        dkey[b, :, :seen] += ds.swapaxes(-1, -2) @ query[b, :, rows]  # the scale is already in the query
         if dbias is not None:
-            _add_bias_gradient(dbias, ds, rows, tq)
-    dquery *= query.dtype.type(scale)
+            _add_bias_gradient(dbias, ds, b, rows, tq)
+    dquery *= scale
     return dquery, dkey, dvalue, dbias
 
 
-def _query_blocks(tq, tk, causal):
-    """Yield (rows, number of keys that some of them may see)."""
-    size = BLOCK if causal else tq
-    for start in range(0, tq, size):
-        stop = min(start + size, tq)
-        yield slice(start, stop), max(1, tk - tq + stop) if causal else tk
+def _blocks(batch, heads, tq, tk, causal):
+    """Yield (rows of the batch, queries, number of keys that some of them may see)."""
+    queries = min(QUERIES, tq) if causal else tq
+    together = max(1, SCORES // (heads * queries * tk))
+    for first in range(0, batch, together):
+        for start in range(0, tq, queries):
+            stop = min(start + queries, tq)
+            yield slice(first, first + together), slice(start, stop), max(1, tk - tq + stop) if causal else tk
 
 
 def _softmax_in_place(scores, may_be_empty):
@@ -183,12 +187,6 @@ def _without_unseen(visible, array):
     return array if visible.all() else np.where(visible[..., None], array, np.zeros((), array.dtype))
 
 
-def _part(mask, rows, seen):
-    """The part of a broadcastable mask that is about these queries and the first `seen` keys."""
-    rows = rows if mask.shape[2] > 1 else slice(None)
-    return mask[:, :, rows, : seen if mask.shape[3] > 1 else None]
-
-
 def _bias_by_position(bias, shape):
     _, heads, tq, tk = shape
     if bias.ndim == 4 and all(b in (1, s) for b, s in zip(bias.shape, shape, strict=True)):
@@ -202,11 +200,12 @@ def _bias_by_position(bias, shape):
     return np.broadcast_to(np.lib.stride_tricks.sliding_window_view(bias, tk, axis=1)[:, ::-1], shape)
 
 
-def _add_bias_gradient(dbias, ds, rows, tq):
-    """Add dS of some queries, summed over what the bias was broadcast along."""
+def _add_bias_gradient(dbias, ds, b, rows, tq):
+    """Add dS of a block, summed over what the bias was broadcast along."""
     seen = ds.shape[3]
     if dbias.ndim == 4:
-        part = _part(dbias, rows, seen)
+        block = zip(dbias.shape, (b, slice(None), rows, slice(seen)), strict=True)
+        part = dbias[tuple(slice(None) if size == 1 else piece for size, piece in block)]
         part += ds.sum(axis=tuple(axis for axis in range(4) if dbias.shape[axis] == 1), keepdims=True)
         return
     by_position = ds.sum(axis=0)  # (H, rows, seen)

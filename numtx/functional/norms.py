@@ -1,7 +1,11 @@
-"""LayerNorm and RMSNorm: forward, derivation and backward on one page."""
+"""LayerNorm and RMSNorm: forward, derivation and backward on one page.
+
+The loops over `row_blocks` change no number: they take so many rows at a time as fit the cache (see blocks.py).
+"""
 
 import numpy as np
 
+from numtx.functional.blocks import row_blocks
 from numtx.functional.door import floating
 
 
@@ -35,12 +39,14 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
     array([[-1., 12.]])
     """
     _check("layer_norm", x, weight, bias)
-    xhat = x - x.mean(axis=-1, keepdims=True)
-    rstd = 1 / np.sqrt(_row_dot(xhat, xhat) / x.shape[-1] + eps)  # (..., 1)
-    xhat *= rstd
-    y = xhat * weight
-    if bias is not None:
-        y += bias
+    y, xhat, rstd = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
+    for x_, y_, xhat_, rstd_ in row_blocks(x, y, xhat, rstd):
+        np.subtract(x_, x_.mean(axis=-1, keepdims=True), out=xhat_)
+        np.divide(1, np.sqrt(_row_dot(xhat_, xhat_) / x.shape[-1] + eps), out=rstd_)
+        xhat_ *= rstd_
+        np.multiply(xhat_, weight, out=y_)
+        if bias is not None:
+            y_ += bias
     return y, (xhat, rstd, weight, bias is not None)
 
 
@@ -66,15 +72,18 @@ def layer_norm_backward(dy, cache):
     (array([[0., 0., 0.]]), array([1., 1., 1.]))
     """
     xhat, rstd, weight, has_bias = cache
-    width = xhat.shape[-1]
-    dx = dy * xhat
-    dweight = _sum_rows(dx)
-    dbias = _sum_rows(dy) if has_bias else None
-    dxhat = dy * weight
-    np.multiply(xhat, _row_dot(dxhat, xhat) / width, out=dx)  # x̂ mean(dx̂ x̂)
-    np.subtract(dxhat, dx, out=dx)
-    dx -= dxhat.mean(axis=-1, keepdims=True)
-    dx *= rstd
+    dx = np.empty(xhat.shape, xhat.dtype)
+    dweight, dbias = np.zeros_like(weight), np.zeros_like(weight) if has_bias else None
+    for dy_, dx_, xhat_, rstd_ in row_blocks(dy, dx, xhat, rstd):
+        np.multiply(dy_, xhat_, out=dx_)
+        dweight += _sum_rows(dx_)
+        if has_bias:
+            dbias += _sum_rows(dy_)
+        dxhat = dy_ * weight
+        np.multiply(xhat_, _row_dot(dxhat, xhat_) / weight.size, out=dx_)  # x̂ mean(dx̂ x̂)
+        np.subtract(dxhat, dx_, out=dx_)
+        dx_ -= dxhat.mean(axis=-1, keepdims=True)
+        dx_ *= rstd_
     return dx, dweight, dbias
 
 
@@ -91,9 +100,12 @@ def rms_norm(x, weight, eps=1e-6):
     array([[1., 2.]])
     """
     _check("rms_norm", x, weight, None)
-    rstd = 1 / np.sqrt(_row_dot(x, x) / x.shape[-1] + eps)  # (..., 1)
-    xhat = x * rstd
-    return xhat * weight, (xhat, rstd, weight)
+    y, xhat, rstd = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
+    for x_, y_, xhat_, rstd_ in row_blocks(x, y, xhat, rstd):
+        np.divide(1, np.sqrt(_row_dot(x_, x_) / x.shape[-1] + eps), out=rstd_)
+        np.multiply(x_, rstd_, out=xhat_)
+        np.multiply(xhat_, weight, out=y_)
+    return y, (xhat, rstd, weight)
 
 
 def rms_norm_backward(dy, cache):
@@ -110,24 +122,25 @@ def rms_norm_backward(dy, cache):
     array([[0., 0.]])
     """
     xhat, rstd, weight = cache
-    dx = dy * xhat
-    dweight = _sum_rows(dx)
-    dxhat = dy * weight
-    np.multiply(xhat, _row_dot(dxhat, xhat) / xhat.shape[-1], out=dx)
-    np.subtract(dxhat, dx, out=dx)
-    dx *= rstd
+    dx, dweight = np.empty(xhat.shape, xhat.dtype), np.zeros_like(weight)
+    for dy_, dx_, xhat_, rstd_ in row_blocks(dy, dx, xhat, rstd):
+        np.multiply(dy_, xhat_, out=dx_)
+        dweight += _sum_rows(dx_)
+        dxhat = dy_ * weight
+        np.multiply(xhat_, _row_dot(dxhat, xhat_) / weight.size, out=dx_)
+        np.subtract(dxhat, dx_, out=dx_)
+        dx_ *= rstd_
     return dx, dweight
 
 
 def _row_dot(a, b):
-    """Σ a b over the last axis, which stays: (..., 1)."""
-    return np.einsum("...c,...c->...", a, b)[..., None]
+    """Σ a b over the last axis, which stays: (rows, 1)."""
+    return np.einsum("nc,nc->n", a, b)[:, None]
 
 
 def _sum_rows(a):
-    """Sum over all axes but the last, as a product: BLAS sums faster."""
-    rows = a.reshape(-1, a.shape[-1])
-    return np.ones(len(rows), a.dtype) @ rows
+    """Sum (rows, C) to (C,), as a product: BLAS sums faster."""
+    return np.ones(len(a), a.dtype) @ a
 
 
 def _check(op, x, weight, bias):

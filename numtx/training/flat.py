@@ -6,6 +6,7 @@ An optimizer step, a norm, a clip or a sum over shards is then a few passes over
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -121,10 +122,8 @@ class FlatParameters:
         return next(iter(dtypes))
 
     def zeros(self) -> np.ndarray:
-        """Return a new buffer of this layout, zero, that starts on a cache line."""
-        raw = np.zeros(self.size * self.dtype.itemsize + LINE, np.uint8)
-        start = -raw.ctypes.data % LINE
-        return raw[start : start + self.size * self.dtype.itemsize].view(self.dtype)
+        """Return a new buffer of this layout, zero, on its own pages of memory, which forked processes share."""
+        return np.frombuffer(mmap.mmap(-1, self.size * self.dtype.itemsize), self.dtype)
 
     def gradients(self) -> FlatGradients:
         """Return a new gradient buffer of this layout, zero."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numtx.training.crew import CAN_FORK, Crew
 from numtx.training.flat import FlatGradients, FlatParameters
 from numtx.training.threads import Workers
 
@@ -112,6 +113,7 @@ class ShardedGradients:
         self.workers = workers or Workers(1)
         self.keep = "inputs" if recompute else "all"
         self.gradients: FlatGradients = flat.gradients()
+        self._crew: Crew | None = None
 
     def __call__(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> tuple[float, FlatGradients]:
         """Return the loss, a mean over all real labels in nats, and its gradients.
@@ -132,13 +134,35 @@ class ShardedGradients:
         pieces = self.pieces(batches, step)
         num_items = self.num_items(pieces)
         loss = 0.0
-        wave = self.workers.threads  # no more gradients are held at once than threads compute
+        wave = self.workers.threads  # no more gradients are held at once than are computed
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for start in range(0, len(pieces), wave):
-                results = self.workers.map(lambda piece: self.compute(piece, num_items), pieces[start : start + wave])
+                results = self._side_by_side([(piece, num_items) for piece in pieces[start : start + wave]])
                 loss = sum((float(part) for part, _ in results), loss)
                 self.gradients.sum_trees([grads for _, grads in results], fresh=start == 0, workers=self.workers)
         return loss, self.gradients
+
+    def _side_by_side(self, tasks: list[tuple[Piece, int]]) -> list[tuple[Any, dict]]:
+        if self._crew is None:
+            return self.workers.map(lambda task: self.compute(*task), tasks)
+        self._crew.start(tasks[1:])
+        own = self.compute(*tasks[0])
+        return [own, *self._crew.results(len(tasks) - 1)]
+
+    def __enter__(self) -> ShardedGradients:
+        count = min(self.workers.threads, self.shards) - 1
+        if CAN_FORK and count > 0:
+            self._crew = Crew(count, self.gradients.flat, self._answer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def _answer(self, task: tuple[Piece, int]) -> tuple[Any, dict]:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self.compute(*task)
 
     def pieces(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> list[Piece]:
         """Return the parts of the computation in the order of the sum."""

@@ -134,12 +134,11 @@ class Trainer:
         """
         keep_freed_memory()
         config = self.config
-        with Workers(config.worker_threads) as self.workers:
+        flat, workers = self.optimizer.flat, Workers(config.worker_threads)
+        sharded = ShardedGradients(flat, config.shards, seed=config.seed, workers=workers, recompute=config.recompute)
+        with workers as self.workers, sharded as self.sharded:
             self._open(resume)
             progress = self.progress
-            self.sharded = ShardedGradients(
-                self.optimizer.flat, config.shards, seed=config.seed, workers=self.workers, recompute=config.recompute
-            )
             self._started = time.perf_counter() - progress.seconds
             self._tell("on_start")
             while progress.step < config.steps and not self._stop:

@@ -39,7 +39,7 @@ def test_battery_of_attention_in_small_blocks(data, block):
     """Causal attention works in blocks of queries, larger than any drawn case: here a case has several."""
     case = drawn(data, ATTENTION).with_settings(causal=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", block)
+        patch.setattr(attention, "QUERIES", block)
         accepted(ATTENTION, case)
 
 

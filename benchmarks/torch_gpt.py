@@ -82,7 +82,9 @@ class TorchTraining:
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
 
-    def step(self, ids, labels):
+    def step(self, ids, labels, lr):
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.model(torch.from_numpy(ids), torch.from_numpy(labels))
         loss.backward()

@@ -3,8 +3,8 @@
     python benchmarks/train_step.py                 # the shapes nano, small and baby, three runs each
     python benchmarks/train_step.py --only nano --json rows.json
 
-The step of numtx is the trainer's own, from drawing the batch to the updated weights; PyTorch makes its step between
-two of them. Needs `pip install torch`.
+The step of numtx is the trainer's own, from drawing the batch to the updated weights; PyTorch makes its steps between
+them. Needs `pip install torch`.
 """
 
 import argparse
@@ -29,7 +29,8 @@ class Shape:
     width: int
     context: int
     batch: int
-    steps: int  # of one run
+    turn: int  # steps in a row before it is the other's turn
+    turns: int
 
     @property
     def gflop(self):
@@ -41,9 +42,9 @@ class Shape:
 
 
 SHAPES = {
-    "nano": Shape(65, 4, 4, 128, 64, 12, steps=60),
-    "small": Shape(512, 4, 4, 256, 128, 16, steps=15),
-    "baby": Shape(65, 6, 6, 384, 256, 16, steps=5),
+    "nano": Shape(65, 4, 4, 128, 64, 12, turn=20, turns=5),
+    "small": Shape(512, 4, 4, 256, 128, 16, turn=4, turns=5),
+    "baby": Shape(65, 6, 6, 384, 256, 16, turn=2, turns=4),
 }
 
 
@@ -77,28 +78,38 @@ def opponent(ours, shape):
 
 
 class InTurn(Callback):
-    """After each step of numtx, let PyTorch make the same one, and keep both times."""
+    """After some steps of numtx, let PyTorch make the same ones, and keep the times of both.
 
-    def __init__(self, shape, warm_up=3):
-        self.shape, self.warm_up = shape, warm_up
+    Several steps in a row, because right after a step of PyTorch its threads still spin on the cores for a while, and
+    the caches are full of its data. The first turn of each is a warm-up.
+    """
+
+    def __init__(self, shape):
+        self.shape = shape
         self.ours, self.theirs, self.loss_gap = [], [], 0.0
+        self.batches = []
+
+    @property
+    def steps(self):
+        return (self.shape.turns + 1) * self.shape.turn
 
     def on_start(self, trainer):
         self.torch = opponent(trainer, self.shape)
         self.began = time.perf_counter()
 
     def on_step(self, trainer, report):
-        ended = time.perf_counter()
-        ids, labels = trainer.batches.at(report.step - 1)
-        for group in self.torch.optimizer.param_groups:
-            group["lr"] = report.lr
+        self.batches.append((*trainer.batches.at(report.step - 1), report.lr, report.loss))
+        if len(self.batches) < self.shape.turn:
+            return
         began = time.perf_counter()
-        loss = self.torch.step(ids, labels)
+        ours, losses = began - self.began, [self.torch.step(*batch[:3]) for batch in self.batches]
         theirs = time.perf_counter() - began
-        self.loss_gap = max(self.loss_gap, abs(loss - report.loss))
-        if report.step > self.warm_up:
-            self.ours.append(ended - self.began)
-            self.theirs.append(theirs)
+        gaps = [abs(loss - batch[3]) for loss, batch in zip(losses, self.batches, strict=True)]
+        self.loss_gap = max(self.loss_gap, *gaps)
+        if report.step > self.shape.turn:
+            self.ours.append(ours / self.shape.turn)
+            self.theirs.append(theirs / self.shape.turn)
+        self.batches = []
         self.began = time.perf_counter()
 
 
@@ -109,7 +120,7 @@ def run(name, shape, runs):
         with Workers(THREADS):
             rates.append(gemm_rate(THREADS))
         turns = InTurn(shape)
-        trainer(shape, shape.steps + turns.warm_up, [turns]).train()
+        trainer(shape, turns.steps, [turns]).train()
         ratios.append(median([a / b for a, b in zip(turns.ours, turns.theirs, strict=True)]))
         ours.append(median(turns.ours))
         theirs.append(median(turns.theirs))
@@ -147,7 +158,7 @@ def memory_of(which, shape):
     else:
         theirs = opponent(ours, shape)
         for step in range(3):
-            theirs.step(*ours.batches.at(step))
+            theirs.step(*ours.batches.at(step), ours.config.lr)
     return peak_megabytes() - before
 
 

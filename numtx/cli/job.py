@@ -21,6 +21,9 @@ from numtx.training import RunFolder, Trainer, TrainingConfig, refuse_changes
 TOPICS = "python topics"  # stands in training.json where the text is Python's own
 FREE = ("threads", "data", "out")  # the text is compared by its content, the folder is the run itself
 
+# The third word of the key that draws the first weights: without it they are the numbers of the first step's dropout.
+WEIGHTS = 0x3E1
+
 
 @dataclass
 class Job:
@@ -67,7 +70,9 @@ def new_job(given: dict[str, Any]) -> Job:
     text = _read(source)
     tokenizer = ByteTokenizer() if settings.tokenizer is TokenizerKind.byte else CharTokenizer.from_text(text)
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=tokenizer.vocab_size, **settings.model), rng=settings.seed, dtype=np.dtype(settings.dtype)
+        GPT2Config(vocab_size=tokenizer.vocab_size, **settings.model),
+        rng=[settings.seed, 0, WEIGHTS],
+        dtype=np.dtype(settings.dtype),
     )
     train, held_out = split_corpus(text)
     trainer = Trainer(

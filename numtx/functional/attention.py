@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from numtx.functional.door import count, floating, rate
-from numtx.functional.masks import causal_mask, sliding_window_mask
+from numtx.functional.masks import causal_mask
 
 NAME = "scaled_dot_product_attention"
 QUERIES = 64  # in a block under causal attention: fewer skip more, more are faster
@@ -58,9 +58,8 @@ def scaled_dot_product_attention(
     """
     _check(query, key, value, bias, mask, window, dropout)
     (batch, heads, tq, _), tk = query.shape, key.shape[2]
-    limit = _limit(tq, tk, causal, window, query.dtype)
     if mask is not None or window is not None:
-        visible = _visible(mask, limit, window)
+        visible = _visible(mask, tq, tk, causal, window)
         key, value = _without_unseen(visible, key), _without_unseen(visible, value)
     bias_shape = None if bias is None else bias.shape
     bias = None if bias is None else _bias_by_position(bias, (batch, heads, tq, tk))
@@ -74,8 +73,7 @@ def scaled_dot_product_attention(
         p = query[b, :, rows] @ key[b, :, :seen].swapaxes(-1, -2)  # S first and turned into P in place
         if bias is not None:
             p += bias[b, :, rows, :seen]
-        if limit is not None:
-            np.fmin(p, limit[rows, :seen], out=p)
+        _hide(p, rows.start + tk - tq, causal, window)
         if mask is not None:
             np.copyto(p, -np.inf, where=~mask[b, :, rows, :seen])
         _softmax_in_place(p, may_be_empty=mask is not None or tq > tk)
@@ -158,27 +156,44 @@ def _dropped(p, kept, dropout):
     return z
 
 
-@lru_cache(maxsize=16)
-def _limit(tq, tk, causal, window, dtype):
-    """The greatest score allowed, (Tq, Tk) of +∞ or -∞, or None where all may be seen."""
+def _hide(scores, first, causal, window):
+    """Put -∞ where `causal` and `window` let a query not look; the first query stands at place `first` of the keys."""
+    rows, seen = scores.shape[-2:]
     if window is not None:
-        seen = sliding_window_mask(tq, tk, window=window, causal=causal)
-    elif causal and tq > 1:
-        seen = causal_mask(tq, tk)
-    else:
-        return None
-    limit = np.where(seen[0, 0], np.inf, -np.inf).astype(dtype)
+        limit = np.where(_reach(rows, seen, first, causal, window), np.inf, -np.inf).astype(scores.dtype)
+        np.fmin(scores, limit, out=scores)
+    elif causal and rows > 1:
+        # All see the keys up to the first query's own: only a triangle behind it is left to hide.
+        start = min(max(first + 1, 0), seen)
+        hidden = scores[..., start:]
+        np.fmin(hidden, _triangle(rows, seen - start, first - start, scores.dtype), out=hidden)
+    elif causal and first < 0:
+        scores[...] = -np.inf
+
+
+def _reach(rows, seen, first, causal, window):
+    behind = np.arange(first, first + rows)[:, None] - np.arange(seen)  # how far key j lies behind query i
+    return (behind < window) & (behind >= 0 if causal else behind > -window)
+
+
+@lru_cache(maxsize=8)
+def _triangle(rows, columns, first, dtype):
+    """The greatest score allowed: +∞ where key j ≤ first + i for query i, else -∞."""
+    limit = np.where(np.tri(rows, columns, first, dtype=bool), np.inf, -np.inf).astype(dtype)
     limit.flags.writeable = False
     return limit
 
 
-def _visible(mask, limit, window):
+def _visible(mask, tq, tk, causal, window):
     """Which keys some query may see: (B or 1, H or 1, Tk or 1)."""
     if mask is not None and mask.shape[2] == 1 and window is None:
         return mask[:, :, 0]  # causal alone hides no key from the last query
-    if limit is None:
+    if window is not None:
+        allowed = _reach(tq, tk, tk - tq, causal, window)[None, None]
+    elif causal:
+        allowed = causal_mask(tq, tk)
+    else:
         return mask.any(axis=2)
-    allowed = (limit > 0)[None, None]
     return (allowed if mask is None else mask & allowed).any(axis=2)
 
 
@@ -222,8 +237,8 @@ def _check(query, key, value, bias, mask, window, dropout):
         raise ValueError(
             f"{NAME}: expected query (B, H, Tq, D), key (B, H, Tk, D) and value (B, H, Tk, Dv), got {shapes}"
         )
-    if key.shape[2] == 0:
-        raise ValueError(f"{NAME}: expected at least one key, got {shapes}")
+    if 0 in query.shape or 0 in value.shape:
+        raise ValueError(f"{NAME}: expected at least one query and one key, got {shapes}")
     if window is not None:
         count(NAME, 1, window=window)
     rate(NAME, "dropout", dropout)

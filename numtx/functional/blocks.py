@@ -17,7 +17,7 @@ def blocks(*arrays):
     >>> import numpy as np
     >>> x, y = np.ones((300, 200)), np.empty((300, 200))
     >>> for x_, y_ in blocks(x, y):
-    ...     np.multiply(x_, 2, out=y_)
+    ...     y_[:] = 2 * x_
     >>> y.sum()
     np.float64(120000.0)
     """

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+WORKING = (np.float32, np.float64)  # float16 exists on disk alone: a sum of it overflows at 65,504
+
 
 def floating(op: str, **arrays: np.ndarray | None) -> np.dtype:
-    """Require arrays of one floating dtype, and return that dtype; None stands for an argument not given."""
+    """Require arrays of one working dtype, and return it; None stands for an argument not given."""
     first = ""
     dtype = None
     for name, array in arrays.items():
@@ -12,12 +14,12 @@ def floating(op: str, **arrays: np.ndarray | None) -> np.dtype:
             continue
         if not isinstance(array, np.ndarray | np.generic):
             raise ValueError(f"{op}: expected {name} to be a NumPy array, got {type(array).__name__}")
-        if array.dtype.kind != "f":
-            raise ValueError(f"{op}: expected {name} of a floating dtype, got {array.dtype}")
+        if array.dtype not in WORKING:
+            raise ValueError(f"{op}: expected {name} of dtype float32 or float64, got {array.dtype}")
         if dtype is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:
-            raise ValueError(f"{op}: expected one floating dtype, got {first} {dtype} and {name} {array.dtype}")
+            raise ValueError(f"{op}: expected one dtype, got {first} {dtype} and {name} {array.dtype}")
     assert dtype is not None
     return dtype
 

@@ -55,6 +55,8 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     np.exp(p, out=p)
     total = p.sum(axis=1)
     p /= total[:, None]
+    if not counted.all():
+        p[~counted] = 0  # whatever stands there, it costs nothing and gets no gradient
     log_total = np.log(total)
     loss = at_label * (log_total - z_label)  # Σ_c t_c (log Σ exp(z) - z_c), the label's part
     if label_smoothing:

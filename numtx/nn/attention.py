@@ -103,10 +103,13 @@ class MultiHeadAttention(Module):
         # Before anything is appended: a call that fails must leave the cache as it was.
         if memory is not None:
             raise ValueError("MultiHeadAttention: expected no memory with a kv_cache, which is that of self-attention")
-        length = old + x.shape[1]
-        if mask is not None and (mask.dtype != np.bool_ or mask.ndim != 4 or mask.shape[3] not in (1, length)):
+        scores = (len(x), self.num_heads, x.shape[1], old + x.shape[1])
+        dtype, shape = getattr(mask, "dtype", type(mask).__name__), np.shape(mask)
+        fits = len(shape) == 4 and all(m in (1, s) for m, s in zip(shape, scores, strict=True))
+        if mask is not None and not (dtype == np.bool_ and fits):
             raise ValueError(
-                f"MultiHeadAttention: expected a boolean mask of {length} keys, old and new, got {mask.dtype} {mask.shape}"
+                f"MultiHeadAttention: expected a boolean mask that broadcasts to {scores}, old keys and new, "
+                f"got {dtype} {shape}"
             )
 
     def _split(self, x):

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
+from numtx.functional.door import WORKING
+
 
 def working(dtype):
     """Require a dtype that numtx computes in, float32 or float64, and return it."""
-    if np.dtype(dtype) not in (np.float32, np.float64):
+    if np.dtype(dtype) not in WORKING:
         raise ValueError(f"init: expected dtype float32 or float64, got {np.dtype(dtype)}")
     return np.dtype(dtype)
 

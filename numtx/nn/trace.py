@@ -147,6 +147,17 @@ class Trace:
 
         return traced
 
+    def _inside(self, path, function):
+        @functools.wraps(function)
+        def traced(*inputs, **settings):
+            self._enter(path)
+            try:
+                return function(*inputs, **settings)
+            finally:
+                self._stack().pop()
+
+        return traced
+
     def _pair_forward(self, pair, forward):
         @functools.wraps(forward)
         def traced(*inputs, **settings):
@@ -182,11 +193,14 @@ def trace(model: Module) -> Iterator[Trace]:
     if not _OPEN.acquire(blocking=False):
         raise ValueError("trace: expected no other trace open, since each wraps the pairs for the whole process")
     pairs = [name.removesuffix("_backward") for name in functional.__all__ if name.endswith("_backward")]
+    outermost = getattr(model, "loss_and_grads", None)
     originals = {name: getattr(functional, name) for pair in pairs for name in (pair, f"{pair}_backward")}
     try:
         for path, module in modules:
             vars(module)["forward"] = recorded._component_forward(path, module.forward)
             vars(module)["backward"] = recorded._component_backward(path, module.backward)
+        if outermost is not None:  # so that the loss, which no component computes, has a place too
+            vars(model)["loss_and_grads"] = recorded._inside(modules[0][0], outermost)
         for pair in pairs:
             setattr(functional, pair, recorded._pair_forward(pair, originals[pair]))
             name = f"{pair}_backward"
@@ -196,6 +210,7 @@ def trace(model: Module) -> Iterator[Trace]:
         for _, module in modules:
             vars(module).pop("forward", None)
             vars(module).pop("backward", None)
+        vars(model).pop("loss_and_grads", None)
         for name, original in originals.items():
             setattr(functional, name, original)
         _OPEN.release()

@@ -96,6 +96,11 @@ def _squares(array: np.ndarray, workers: Workers | None) -> float:
 
 
 def _squares_of_piece(piece: np.ndarray) -> float:
-    # Products of short blocks in the array's own dtype, and their sum in float64: fast, and no error that grows.
-    blocks = (piece[start : start + BLOCK] for start in range(0, piece.size, BLOCK))
-    return math.fsum(float(block @ block) for block in blocks)
+    scratch = np.empty(min(BLOCK, piece.size), np.float64)
+    total = 0.0
+    for start in range(0, piece.size, BLOCK):
+        block = piece[start : start + BLOCK]
+        wide = scratch[: block.size]
+        np.copyto(wide, block)
+        total += float(wide @ wide)
+    return total

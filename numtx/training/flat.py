@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,11 +115,9 @@ class FlatParameters:
         if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
             found = ", ".join(sorted(map(str, dtypes))) or "no parameter"
             raise ValueError(f"FlatParameters: expected parameters of one floating dtype, got {found}")
-        seen: dict[int, str] = {}
-        for name, array in arrays.items():
-            other = seen.setdefault(id(array), name)
-            if other != name:
-                raise ValueError(f"FlatParameters: expected an array for each name, got one for {other} and {name}")
+        for (name, array), (other, tied) in combinations(arrays.items(), 2):
+            if np.may_share_memory(array, tied) and np.shares_memory(array, tied):
+                raise ValueError(f"FlatParameters: expected an array for each name, got one for {name} and {other}")
         return next(iter(dtypes))
 
     def zeros(self) -> np.ndarray:

@@ -70,6 +70,10 @@ def split_rows(batch: dict[str, Any], shards: int) -> list[dict[str, Any]]:
 class ShardedGradients:
     """Loss and flat gradients of a batch, from shards of its rows.
 
+    Entered as a context manager, it forks processes for the shards where the system can (Linux), as many as the workers
+    have threads; elsewhere, and if it is not entered, the threads compute. The bits are the same. What changes on the
+    model after the fork, other than the numbers in its parameters, only this process sees.
+
     The number of shards belongs to the computation, the number of threads to the machine: shard k of step s draws its
     random numbers from `default_rng([seed, s, k])`, and gradients are summed in the order of k, so the same seed and
     shards give the same bits on any number of threads. Losses are divided by the real labels of the whole batch before
@@ -134,7 +138,8 @@ class ShardedGradients:
         pieces = self.pieces(batches, step)
         num_items = self.num_items(pieces)
         loss = 0.0
-        wave = self.workers.threads  # no more gradients are held at once than are computed
+        # No more gradients are held at once than are computed.
+        wave = self.workers.threads if self._crew is None else len(self._crew) + 1
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for start in range(0, len(pieces), wave):
                 results = self._side_by_side([(piece, num_items) for piece in pieces[start : start + wave]])
@@ -146,23 +151,22 @@ class ShardedGradients:
         if self._crew is None:
             return self.workers.map(lambda task: self.compute(*task), tasks)
         self._crew.start(tasks[1:])
-        own = self.compute(*tasks[0])
-        return [own, *self._crew.results(len(tasks) - 1)]
+        try:
+            own = self.compute(*tasks[0])
+        finally:  # whatever happens here, no answer may be left for the next call
+            others = self._crew.results(len(tasks) - 1)
+        return [own, *others]
 
     def __enter__(self) -> ShardedGradients:
         count = min(self.workers.threads, self.shards) - 1
         if CAN_FORK and count > 0:
-            self._crew = Crew(count, self.gradients.flat, self._answer)
+            self._crew = Crew(count, self.gradients.flat, lambda task: self.compute(*task))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._crew is not None:
             self._crew.close()
             self._crew = None
-
-    def _answer(self, task: tuple[Piece, int]) -> tuple[Any, dict]:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return self.compute(*task)
 
     def pieces(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> list[Piece]:
         """Return the parts of the computation in the order of the sum."""
@@ -183,4 +187,5 @@ class ShardedGradients:
     def compute(self, piece: Piece, num_items: int) -> tuple[Any, dict]:
         """Return a piece's part of the loss and its tree of gradients."""
         rng = np.random.default_rng(piece.key)
-        return self.model.loss_and_grads(piece.batch, rng=rng, num_items=num_items, keep=self.keep)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self.model.loss_and_grads(piece.batch, rng=rng, num_items=num_items, keep=self.keep)

@@ -91,6 +91,11 @@ def peak_megabytes():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
+def peak_of_children(held):
+    """Return by how much the largest ended child process went over `held`, what it held when it was forked, in MB."""
+    return max(0.0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6 - held)
+
+
 def peak_of(script, *arguments):
     """Run a script in a process of its own, and return the number on the last line it prints."""
     done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)

@@ -25,9 +25,9 @@ def evaluate(
 
     Loss in nats per token, bits per byte of the text, and perplexity; every token but the first is predicted once.
     """
-    from numtx.cli.generate import opened_run
     from numtx.cli.job import named, run_text
     from numtx.cli.measures import loss_facts, predicted_bytes
+    from numtx.cli.opened import opened_run
     from numtx.cli.screen import Screen
     from numtx.text import read_corpus, split_corpus
     from numtx.training import RunFolder, Workers, available_threads

@@ -36,6 +36,7 @@ def generate(
     The weights are the run's best. Of a text longer than the context, the model sees the end.
     """
     from numtx.cli.errors import asked
+    from numtx.cli.opened import opened_run
     from numtx.cli.sample import default_prompt, written
     from numtx.cli.screen import Screen
     from numtx.generation import Sampler
@@ -53,21 +54,15 @@ def generate(
     screen, last = Screen(), ""
     with Workers(1):
         first = next(pieces)  # a prompt that cannot be read is refused before anything is written
-        screen.write(prompt + first)
-        for last in pieces:
-            screen.write(last)
+        try:
+            screen.write(prompt + first)
+            for last in pieces:
+                screen.write(last)
+        except KeyboardInterrupt:
+            screen.write("\n")  # so that the shell's prompt stands on a line of its own
+            raise
     if not (last or first).endswith("\n"):
         screen.write("\n")
-
-
-def opened_run(folder: Path):
-    """Return a run and its tokenizer."""
-    from numtx.training import load_run
-
-    run = load_run(folder)
-    if run.tokenizer is None:
-        raise ValueError(f"run: expected a run with a tokenizer, got '{folder}' without tokenizer.json")
-    return run, run.tokenizer
 
 
 def _standard_input() -> str:

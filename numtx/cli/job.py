@@ -6,6 +6,7 @@ import os
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +100,18 @@ def resumed_job(folder: Path, given: dict[str, Any]) -> Job:
     run = RunFolder.open(folder)
     config = read_json(run.path / "config.json")
     _refuse_other(given, remembered(config, run.settings), run.path)
-    asked_then = dict(run.settings.get("training", {}))
-    asked_then["threads"] = given.get("threads") or asked_then.get("threads")
-    try:
-        training = TrainingConfig(**asked_then)
-    except TypeError as error:
-        raise ValueError(f"resume: expected settings that TrainingConfig knows, got '{folder}': {error}") from None
+    training = run.config(**({"threads": given["threads"]} if given.get("threads") else {}))
     tokenizer = load_tokenizer(run.path)
     text, source = run_text(run, given.get("data"))
     train, held_out = split_corpus(text)
-    dtype = np.dtype(run.settings.get("dtype", "float32"))
-    model = GPT2LMHeadModel(GPT2Config.from_dict(config), rng=training.seed, dtype=dtype)
+    model = GPT2LMHeadModel(GPT2Config.from_dict(config), rng=training.seed, dtype=run.dtype)
     data = run.settings.get("data", {})
     try:
         ids = tokenizer.encode(train), tokenizer.encode(held_out)
         trainer = Trainer(model, *ids, training, run.path, tokenizer=tokenizer, data=data)
     except ValueError as error:
         raise ValueError(f"resume: expected the text of the run, got another: {error}") from None
-    done = run.newest_checkpoint().state["step"]
+    done = run.newest_checkpoint(partial(GPT2LMHeadModel.from_pretrained, dtype=run.dtype)).progress.step
     return Job(trainer, run.path, tokenizer, source, text, held_out, begun=True, done=done)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,20 @@ def default_prompt(tokenizer: Tokenizer) -> str:
     except ValueError:
         return tokenizer.decode([0])
     return "\n"
+
+
+def own_prompt(text: str) -> str | None:
+    """Return a prompt that fits a text: "The " where it has the word, else its first word, None if it has none.
+
+    Examples
+    --------
+    >>> own_prompt("In the end. The End."), own_prompt("... Ende gut, alles gut"), own_prompt("?!")
+    ('The ', 'Ende', None)
+    """
+    if "The " in text:
+        return "The "
+    word = re.search(r"\w+", text)
+    return word[0][:20] if word else None
 
 
 def written(model: GPT2LMHeadModel, tokenizer: Tokenizer, prompt: str, tokens: int, **settings: Any) -> Iterator[str]:

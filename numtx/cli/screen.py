@@ -50,8 +50,12 @@ class Screen:
     @property
     def unicode(self) -> bool:
         """Whether lines and dots beyond ASCII can be written."""
+        return self.has("•·│└─")
+
+    def has(self, text: str) -> bool:
+        """Whether all characters of a text can be written."""
         try:
-            "•·│└─".encode(sys.stdout.encoding or "ascii")
+            text.encode(sys.stdout.encoding or "ascii")
         except (UnicodeEncodeError, LookupError):
             return False
         return True

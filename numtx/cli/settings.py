@@ -55,17 +55,17 @@ class TrainSettings:
         ),
     )
     tokenizer: TokenizerKind = field(default=TokenizerKind.char, metadata=_shown(TEXT, "What a token is."))
-    layers: int = field(default=4, metadata=_shown(MODEL, "Decoder blocks.", "N", 1))
-    heads: int = field(default=4, metadata=_shown(MODEL, "Attention heads of a block; they divide the width.", "N", 1))
-    width: int = field(default=128, metadata=_shown(MODEL, "Numbers that stand for a token inside the model.", "N", 1))
+    layers: int = field(default=3, metadata=_shown(MODEL, "Decoder blocks.", "N", 1))
+    heads: int = field(default=5, metadata=_shown(MODEL, "Attention heads of a block; they divide the width.", "N", 1))
+    width: int = field(default=160, metadata=_shown(MODEL, "Numbers that stand for a token inside the model.", "N", 1))
     context: int = field(default=64, metadata=_shown(MODEL, "Tokens the model sees at once.", "N", 1))
     dropout: float = field(
         default=0.0, metadata=_shown(MODEL, "Share of numbers dropped in training, from 0 to below 1.", "P", 0)
     )
     batch: int = field(default=12, metadata=_shown(TRAINING, "Rows of text, each of one context, in a step.", "N", 1))
-    steps: int = field(default=2000, metadata=_shown(TRAINING, "Updates of the weights.", "N", 1))
+    steps: int = field(default=2200, metadata=_shown(TRAINING, "Updates of the weights.", "N", 1))
     lr: float = field(
-        default=1e-3, metadata=_shown(TRAINING, "Highest learning rate; it falls to a tenth along a cosine.", "RATE", 0)
+        default=3e-3, metadata=_shown(TRAINING, "Highest learning rate; it falls to a tenth along a cosine.", "RATE", 0)
     )
     eval_every: int | None = field(
         default=None,
@@ -83,7 +83,10 @@ class TrainSettings:
     threads: int | None = field(
         default=None,
         metadata=_shown(
-            COMPUTING, "Threads that compute them; any number gives the same run. Without it: all processors.", "N", 1
+            COMPUTING,
+            "Threads (on Linux: processes) that compute them; the run is the same. Without it: all processors.",
+            "N",
+            1,
         ),
     )
     dtype: Precision = field(default=Precision.float32, metadata=_shown(COMPUTING, "Type of the numbers."))

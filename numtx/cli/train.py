@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from numtx.cli.errors import STOPPED
+from numtx.cli.errors import STOPPED, described
 from numtx.cli.options import given_options, with_options
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def train(
 
 
 def _trained(job: Job, screen: Screen) -> TrainingResult:
-    """Train while the screen shows it; the first Ctrl-C or SIGTERM saves."""
+    """Train while the screen shows it; the first Ctrl-C, SIGTERM or SIGHUP saves."""
     from numtx.cli.interrupt import stopping
     from numtx.cli.training_screen import TrainingScreen
 
@@ -91,9 +91,9 @@ def _trained(job: Job, screen: Screen) -> TrainingResult:
         screen.say(f"stopped at once; to go on from the last save: {_resume_command(job)}")
         raise typer.Exit(STOPPED) from None
     except BrokenPipeError:
-        raise ValueError(
-            f"train: expected standard output to stay open, got it closed; to go on: {_resume_command(job)}"
-        ) from None
+        raise ValueError(f"train: expected standard output to stay open, got it closed{_way_on(job)}") from None
+    except (OSError, MemoryError) as error:  # a worker was killed, or the system gives no more of something
+        raise ValueError(f"train: {described(error)}{_way_on(job)}") from None
 
 
 def _description(job: Job) -> list[tuple[str, str]]:
@@ -138,8 +138,7 @@ def _report(job: Job, result: TrainingResult, screen: Screen) -> None:
     _show_sample(job, screen)
     screen.say()
     drawn = _drawn(job, screen)
-    command = f"numtx generate {shlex.quote(str(job.folder))} --prompt 'The '"
-    screen.facts([("kept in", f"{job.folder}: model, tokenizer, log{drawn}"), ("to write", command)])
+    screen.facts([("kept in", f"{job.folder}: model, tokenizer, log{drawn}"), ("to write", _generate(job, screen))])
 
 
 def _show_sample(job: Job, screen: Screen) -> None:
@@ -174,6 +173,20 @@ def _drawn(job: Job, screen: Screen) -> str:
     except ImportError:
         return " (and a picture of the loss, had you pip install 'numtx[plots]')"
     return ", loss.png"
+
+
+def _generate(job: Job, screen: Screen) -> str:
+    """Return a command that writes with the run."""
+    from numtx.cli.sample import own_prompt
+
+    command, prompt = f"numtx generate {shlex.quote(str(job.folder))}", own_prompt(job.held_out)
+    return f"{command} --prompt {shlex.quote(prompt)}" if prompt is not None and screen.has(prompt) else command
+
+
+def _way_on(job: Job) -> str:
+    """Say after an error what was saved, and how to go on from there."""
+    saves = job.trainer.run.checkpoints() if job.trainer.run else []
+    return f"; the last save is '{saves[-1]}'; to go on: {_resume_command(job)}" if saves else "; nothing was saved"
 
 
 def _resume_command(job: Job) -> str:

@@ -29,7 +29,8 @@ def scaled_dot_product_attention(
         Added to the scores: four axes that broadcast to (B, H, Tq, Tk), or (H, Tq + Tk - 1) numbers that depend on
         the distance alone, entry j - i + Tq - 1 for query i and key j. Its gradient has the shape that was given.
     mask : boolean array or None
-        True = may attend; four axes that broadcast to (B, H, Tq, Tk).
+        True = may attend; four axes that broadcast to (B, H, Tq, Tk). A key that no query may see may hold anything,
+        NaN too; one that some may see must be finite, for 0 · NaN is NaN.
     causal : bool
         Query i sees keys up to i + Tk - Tq: aligned bottom-right, as decoding with a cache needs it.
     window : int or None
@@ -48,6 +49,8 @@ def scaled_dot_product_attention(
     -----
     Vaswani et al. (2017), eq. 1. The work is done in blocks of rows of the batch, so that scores stay in the cache, and
     under `causal` of queries too, each with the keys that its last query may see, which saves nearly half of the work.
+    Scores are stored transposed, keys down and queries across: the maximum and the sum over keys are then sums of whole
+    rows, which NumPy does several times faster than sums along them.
 
     Examples
     --------
@@ -68,20 +71,22 @@ def scaled_dot_product_attention(
     query = np.multiply(query, scale, order="C")  # Tq·D products instead of Tq·Tk
     # The heads of a token side by side, as the projection that follows reads them.
     y = np.empty((batch, tq, heads, value.shape[-1]), value.dtype).swapaxes(1, 2)  # (B, H, Tq, Dv)
-    weights = []  # P of each block, and which of it dropout kept
+    weights = []  # Pᵀ of each block, and which of it dropout kept
     for b, rows, seen in _blocks(batch, heads, tq, tk, causal):
-        p = query[b, :, rows] @ key[b, :, :seen].swapaxes(-1, -2)  # S first and turned into P in place
+        pt = key[b, :, :seen] @ query[b, :, rows].swapaxes(-1, -2)  # Sᵀ first and turned into Pᵀ in place
+        p = pt.swapaxes(-1, -2)
         if bias is not None:
             p += bias[b, :, rows, :seen]
         _hide(p, rows.start + tk - tq, causal, window)
         if mask is not None:
             np.copyto(p, -np.inf, where=~mask[b, :, rows, :seen])
-        _softmax_in_place(p, may_be_empty=mask is not None or tq > tk)
+        _softmax_in_place(pt, may_be_empty=mask is not None or tq > tk)
         kept = None
         if rng is not None and dropout > 0:
-            kept = rng.random(p.shape, dtype=np.float32) >= dropout
-        np.matmul(_dropped(p, kept, dropout), value[b, :, :seen], out=y[b, :, rows])
-        weights.append((p, kept))
+            kept = rng.random(pt.shape, dtype=np.float32) >= dropout
+        zt = _dropped(pt, kept, dropout)
+        np.matmul(zt.swapaxes(-1, -2), value[b, :, :seen], out=y[b, :, rows])
+        weights.append((pt, kept))
     return y, (query, key, value, bias_shape, scale, causal, weights, dropout, y)
 
 
@@ -110,14 +115,15 @@ def scaled_dot_product_attention_backward(dy, cache):
     (batch, heads, tq, _), tk = query.shape, key.shape[2]
     dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key, order="C"), np.zeros_like(value, order="C")
     dbias = None if bias_shape is None else np.zeros(bias_shape, query.dtype)
-    for (b, rows, seen), (p, kept) in zip(_blocks(batch, heads, tq, tk, causal), weights, strict=True):
+    for (b, rows, seen), (pt, kept) in zip(_blocks(batch, heads, tq, tk, causal), weights, strict=True):
         dy_rows = dy[b, :, rows]
-        dvalue[b, :, :seen] += _dropped(p, kept, dropout).swapaxes(-1, -2) @ dy_rows
-        ds = _dropped(dy_rows @ value[b, :, :seen].swapaxes(-1, -2), kept, dropout)  # dP first, dS in place
-        ds -= np.einsum("bhtd,bhtd->bht", dy_rows, y[b, :, rows])[..., None]
-        ds *= p
+        dvalue[b, :, :seen] += _dropped(pt, kept, dropout) @ dy_rows
+        dst = _dropped(value[b, :, :seen] @ dy_rows.swapaxes(-1, -2), kept, dropout)  # dPᵀ first, dSᵀ in place
+        dst -= np.einsum("bhtd,bhtd->bht", dy_rows, y[b, :, rows])[..., None, :]
+        dst *= pt
+        ds = dst.swapaxes(-1, -2)
         np.matmul(ds, key[b, :, :seen], out=dquery[b, :, rows])
-        dkey[b, :, :seen] += ds.swapaxes(-1, -2) @ query[b, :, rows]  # the scale is already in the query
+        dkey[b, :, :seen] += dst @ query[b, :, rows]  # the scale is already in the query
         if dbias is not None:
             _add_bias_gradient(dbias, ds, b, rows, tq)
     dquery *= scale
@@ -135,13 +141,14 @@ def _blocks(batch, heads, tq, tk, causal):
 
 
 def _softmax_in_place(scores, may_be_empty):
-    highest = scores.max(axis=-1, keepdims=True)
+    """Softmax over the keys, which stand one below the other: (..., keys, queries)."""
+    highest = scores.max(axis=-2, keepdims=True)
     if may_be_empty:
         highest[highest == -np.inf] = 0  # a row that sees nothing: exp(-∞ - 0) = 0 everywhere
     with np.errstate(invalid="ignore"):  # a NaN among the scores came through np.fmin as ∞, and is NaN again here
         scores -= highest
     np.exp(scores, out=scores)
-    total = scores.sum(axis=-1, keepdims=True)
+    total = scores.sum(axis=-2, keepdims=True)
     if may_be_empty:
         total[total == 0] = 1
     np.divide(1, total, out=total)
@@ -179,7 +186,8 @@ def _reach(rows, seen, first, causal, window):
 @lru_cache(maxsize=8)
 def _triangle(rows, columns, first, dtype):
     """The greatest score allowed: +∞ where key j ≤ first + i for query i, else -∞."""
-    limit = np.where(np.tri(rows, columns, first, dtype=bool), np.inf, -np.inf).astype(dtype)
+    limit = np.where(np.tri(rows, columns, first, dtype=bool), np.inf, -np.inf)
+    limit = limit.astype(dtype, order="F")  # the memory order of the scores
     limit.flags.writeable = False
     return limit
 

@@ -33,8 +33,15 @@ def count(op: str, least: int, **numbers: int) -> None:
 
 def rate(op: str, name: str, p: float) -> None:
     """Require a share of at least 0 and less than 1."""
-    if not 0 <= p < 1:
-        raise ValueError(f"{op}: expected {name} in [0, 1), got {p}")
+    if not isinstance(p, int | float | np.number) or not 0 <= p < 1:
+        raise ValueError(f"{op}: expected {name} in [0, 1), got {p!r}")
+
+
+def positive(op: str, **numbers: float) -> None:
+    """Require finite numbers of at least 0."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | float | np.number) or not 0 <= number < np.inf:
+            raise ValueError(f"{op}: expected {name} as a finite number of at least 0, got {number!r}")
 
 
 def sequence(op: str, width: int, **arrays: np.ndarray) -> None:

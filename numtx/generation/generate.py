@@ -135,5 +135,5 @@ def _check_prompt(prompt_ids: np.ndarray) -> np.ndarray:
 
 def _check_positive(**numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"generate: expected {name} of at least 1, got {number}")
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"generate: expected {name} as a whole number of at least 1, got {number!r}")

@@ -12,7 +12,7 @@ import numpy as np
 from numtx import functional as F
 from numtx import generation, nn
 from numtx.checkpoints import TRANSPOSED, NameTable, load_arrays, read_json, save_arrays, write_json
-from numtx.functional.door import count, rate
+from numtx.functional.door import count, positive, rate
 from numtx.models.loss import next_token_loss, next_token_loss_backward
 from numtx.models.output import CausalLMOutput
 
@@ -90,6 +90,10 @@ class GPT2Config:
             )
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
             rate("GPT2Config", name, getattr(self, name))
+        positive("GPT2Config", layer_norm_epsilon=self.layer_norm_epsilon, initializer_range=self.initializer_range)
+        for name in ("bos_token_id", "eos_token_id"):
+            if getattr(self, name) is not None:
+                count("GPT2Config", 0, **{name: getattr(self, name)})
 
     @property
     def hidden(self) -> int:
@@ -212,10 +216,7 @@ class GPT2LMHeadModel(nn.Module):
         if cache is None:
             raise ValueError("GPT2LMHeadModel: backward after a forward with keep=None or a kv_cache")
         (embedded, placed, drop, stack), head, shape = cache
-        dlogits = doutputs["logits"] if "logits" in doutputs else np.zeros(shape, self.dtype)
-        if set(doutputs) - {"logits"} or dlogits.shape != shape or dlogits.dtype != self.dtype:
-            got = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in doutputs.items())
-            raise ValueError(f"GPT2LMHeadModel: expected the gradient of logits, {self.dtype} {shape}, got {got}")
+        dlogits = self._dlogits(doutputs, shape)
         dinputs, g_head = self.head.backward(dlogits, head)
         dx, dtable = dinputs if self.config.tie_word_embeddings else (dinputs, None)
         dx, g_stack = self.stack.backward(dx, stack)
@@ -226,6 +227,18 @@ class GPT2LMHeadModel(nn.Module):
             g_embedding["weight"] += dtable  # the table was used twice
         grads = {"embedding": g_embedding, "positions": g_positions, "stack": g_stack}
         return None, grads | ({"head": g_head} if g_head else {})
+
+    def _dlogits(self, doutputs, shape):
+        """Return the gradient of the logits out of what backward was given, or refuse it."""
+        given = doutputs if isinstance(doutputs, dict) else {"no dict but": doutputs}
+        arrays = {name: np.asarray(array) for name, array in given.items()}
+        dlogits = arrays.get("logits", np.zeros(shape, self.dtype)) if given is doutputs else None
+        if dlogits is None or set(arrays) - {"logits"} or dlogits.shape != shape or dlogits.dtype != self.dtype:
+            got = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+            raise ValueError(
+                f'GPT2LMHeadModel: expected a dict with the gradient of "logits", {self.dtype} {shape}, got {got}'
+            )
+        return dlogits
 
     def _lent(self):
         return (self.embedding.weight,) if self.config.tie_word_embeddings else ()
@@ -256,17 +269,9 @@ class GPT2LMHeadModel(nn.Module):
         dlogits = next_token_loss_backward(1.0, loss_cache)
         return loss, self.backward({"logits": dlogits}, cache)[1]
 
-    def stream(self, input_ids, *, max_new_tokens=20, seed=None, eos_token_id=None, **sampling) -> Iterator[np.ndarray]:
+    def stream(self, input_ids, **settings) -> Iterator[np.ndarray]:
         """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
-        return generation.stream(
-            self._decoding,
-            np.asarray(input_ids),
-            max_new_tokens=max_new_tokens,
-            context=self.config.n_positions,
-            sampler=generation.Sampler(**sampling),
-            rng=np.random.default_rng(seed),
-            eos_token_id=self.config.eos_token_id if eos_token_id is None else eos_token_id,
-        )
+        return generation.stream(self._decoding, input_ids, **self._options(**settings))
 
     def generate(self, input_ids, **settings) -> np.ndarray:
         """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included.
@@ -284,14 +289,34 @@ class GPT2LMHeadModel(nn.Module):
         eos_token_id : int, several, or None
             Where a row ends. None: that of the config; (): nowhere.
 
+        Raises
+        ------
+        ValueError
+            If a setting is out of range or none of these, or the ids are no integers (B, T) of the vocabulary.
+
         Examples
         --------
         >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
         >>> model.generate(np.array([[1, 2, 3]]), max_new_tokens=4).shape
         (1, 7)
         """
-        new = list(self.stream(input_ids, **settings))
-        return np.concatenate([np.asarray(input_ids), np.stack(new, axis=1)], axis=1)
+        return generation.generate(self._decoding, input_ids, **self._options(**settings))
+
+    def _options(self, *, max_new_tokens=20, seed=None, eos_token_id=None, **sampling):
+        """Return the settings of `generate` as those of `generation.stream`."""
+        known = [field.name for field in fields(generation.Sampler)]
+        if unknown := sorted(set(sampling) - set(known)):
+            raise ValueError(
+                "GPT2LMHeadModel.generate: expected the settings max_new_tokens, seed, eos_token_id, "
+                f"{', '.join(known)}, got {', '.join(unknown)}"
+            )
+        return {
+            "max_new_tokens": max_new_tokens,
+            "context": self.config.n_positions,
+            "sampler": generation.Sampler(**sampling),
+            "rng": np.random.default_rng(seed),
+            "eos_token_id": self.config.eos_token_id if eos_token_id is None else eos_token_id,
+        }
 
     def _decoding(self):
         kv_cache = [nn.KVCache() for _ in range(self.config.n_layer)]

@@ -5,7 +5,19 @@ import numpy as np
 from numtx import functional as F
 from numtx.functional.door import count
 
-IGNORE_INDEX = -100
+IGNORE_INDEX = -100  # a label that costs nothing, in the whole library
+
+
+def count_labels(labels=None, shift_labels=None) -> int:
+    """Count the labels that are predicted: not -100, and of `labels`, which shift inside, not the first.
+
+    Examples
+    --------
+    >>> count_labels(labels=np.array([[5, 6, -100]])), count_labels(shift_labels=np.array([[5, 6, -100]]))
+    (1, 2)
+    """
+    predicted = np.asarray(labels)[..., 1:] if shift_labels is None else np.asarray(shift_labels)
+    return int(np.count_nonzero(predicted != IGNORE_INDEX))
 
 
 def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
@@ -34,11 +46,11 @@ def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
         raise ValueError(
             f"next_token_loss: expected integer labels {logits.shape[:-1]}, got {given.dtype} {given.shape}"
         )
+    if num_items is None:
+        num_items = max(1, count_labels(labels, shift_labels))
     if shift_labels is None:
         shift_labels = np.full(given.shape, IGNORE_INDEX)
         shift_labels[:, :-1] = given[:, 1:]
-    if num_items is None:
-        num_items = max(1, np.count_nonzero(np.asarray(shift_labels) != IGNORE_INDEX))
     count("next_token_loss", 1, num_items=num_items)
     total, cache = F.cross_entropy(logits, shift_labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / logits.dtype.type(num_items), (cache, num_items)

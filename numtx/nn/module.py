@@ -91,14 +91,14 @@ class Module:
         Raises
         ------
         ValueError
-            When a name is missing or unexpected, or an array is none of numbers or has another shape. Nothing is
-            changed then.
+            When a name is missing or unexpected, or an array is not of floating numbers or has another shape. Nothing
+            is changed then.
         """
         own = self.state_dict()
         problems = [f"missing {name}" for name in own if name not in state]
         problems += [f"unexpected {name}" for name in state if name not in own]
         for name, array in own.items():
-            if name in state and (problem := _misfit(state[name], array, kinds="fiu")):
+            if name in state and (problem := _misfit(state[name], array, kinds="f")):
                 problems.append(f"{name}: {problem}")
         if problems:
             more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -165,7 +165,7 @@ class ModuleList(Module):
 def _misfit(new, old: np.ndarray, kinds: str) -> str:
     """Say why an array cannot take the place of a parameter; nothing if it can."""
     if not isinstance(new, np.ndarray) or new.dtype.kind not in kinds:
-        return f"expected an array of numbers, got {getattr(new, 'dtype', type(new).__name__)}"
+        return f"expected an array of floating numbers, got {getattr(new, 'dtype', type(new).__name__)}"
     return "" if new.shape == old.shape else f"expected {old.shape}, got {new.shape}"
 
 

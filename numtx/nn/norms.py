@@ -3,7 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
-from numtx.functional.door import count
+from numtx.functional.door import count, positive
 from numtx.nn import init
 from numtx.nn.module import Module
 
@@ -19,6 +19,7 @@ class LayerNorm(Module):
 
     def __init__(self, width, eps=1e-5, bias=True, *, rng=None, dtype=np.float32):
         count("LayerNorm", 1, width=width)
+        positive("LayerNorm", eps=eps)
         self.weight = init.ones(width, dtype)
         self.bias = init.zeros(width, dtype) if bias else None
         self.eps = eps
@@ -45,6 +46,7 @@ class RMSNorm(Module):
 
     def __init__(self, width, eps=1e-6, *, rng=None, dtype=np.float32):
         count("RMSNorm", 1, width=width)
+        positive("RMSNorm", eps=eps)
         self.weight = init.ones(width, dtype)
         self.eps = eps
 

@@ -5,7 +5,18 @@ from numtx.functional.door import rate
 from numtx.nn.module import Module
 
 
-class PreNorm(Module):
+class Residual(Module):
+    """What the two ways share: a norm, a sublayer, and the rate of the dropout between the sublayer and the sum."""
+
+    def __init__(self, norm, sublayer, dropout=0.0):
+        rate(type(self).__name__, "dropout", dropout)
+        self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
+
+    def extra_repr(self):
+        return f"dropout={self.dropout}" if self.dropout else ""
+
+
+class PreNorm(Residual):
     """y = x + dropout(sublayer(norm(x))): the way of GPT-2, and of most models since. Xiong et al. (2020).
 
     Further inputs and settings go to the sublayer as they are. If the sublayer's backward gives a tuple of input
@@ -20,10 +31,6 @@ class PreNorm(Module):
     (1, 2, 4)
     """
 
-    def __init__(self, norm, sublayer, dropout=0.0):
-        rate(type(self).__name__, "dropout", dropout)
-        self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
-
     def forward(self, x, *others, rng=None, **settings):
         h, norm = self.norm.forward(x)
         h, sub = self.sublayer.forward(h, *others, rng=rng, **settings)
@@ -37,11 +44,8 @@ class PreNorm(Module):
         dx, g_norm = self.norm.backward(dh, norm)
         return _joined(dy + dx, dothers), {"norm": g_norm, "sublayer": g_sub}
 
-    def extra_repr(self):
-        return f"dropout={self.dropout}" if self.dropout else ""
 
-
-class PostNorm(Module):
+class PostNorm(Residual):
     """y = norm(x + dropout(sublayer(x))): the way of the original transformer and BERT. Vaswani et al. (2017), 3.1.
 
     Examples
@@ -52,10 +56,6 @@ class PostNorm(Module):
     >>> block(np.ones((1, 2, 4), np.float32)).shape
     (1, 2, 4)
     """
-
-    def __init__(self, norm, sublayer, dropout=0.0):
-        rate(type(self).__name__, "dropout", dropout)
-        self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
 
     def forward(self, x, *others, rng=None, **settings):
         h, sub = self.sublayer.forward(x, *others, rng=rng, **settings)
@@ -69,9 +69,6 @@ class PostNorm(Module):
         dh = F.dropout_backward(dsum, drop)
         dh, dothers, g_sub = _first(*self.sublayer.backward(dh, sub))
         return _joined(dsum + dh, dothers), {"norm": g_norm, "sublayer": g_sub}
-
-    def extra_repr(self):
-        return f"dropout={self.dropout}" if self.dropout else ""
 
 
 def _first(dinputs, grads):

@@ -193,7 +193,7 @@ def trace(model: Module) -> Iterator[Trace]:
     if not _OPEN.acquire(blocking=False):
         raise ValueError("trace: expected no other trace open, since each wraps the pairs for the whole process")
     pairs = [name.removesuffix("_backward") for name in functional.__all__ if name.endswith("_backward")]
-    outermost = getattr(model, "loss_and_grads", None)
+    outermost, shadowed = getattr(model, "loss_and_grads", None), vars(model).get("loss_and_grads")
     originals = {name: getattr(functional, name) for pair in pairs for name in (pair, f"{pair}_backward")}
     try:
         for path, module in modules:
@@ -211,6 +211,8 @@ def trace(model: Module) -> Iterator[Trace]:
             vars(module).pop("forward", None)
             vars(module).pop("backward", None)
         vars(model).pop("loss_and_grads", None)
+        if shadowed is not None:
+            vars(model)["loss_and_grads"] = shadowed
         for name, original in originals.items():
             setattr(functional, name, original)
         _OPEN.release()

@@ -5,12 +5,13 @@ implementation of something numtx has against its spec, and says which known mis
 `numtx check` runs over numtx itself. Nothing here needs more than NumPy and SciPy.
 """
 
-from numtx.testing.battery import Options, accepts, battery, rejected, rejection
+from numtx.testing.battery import Options, battery, rejected, rejection
 from numtx.testing.check import cases, check, check_pair, check_spec, diagnose
 from numtx.testing.drawer import SCALES, Drawer
 from numtx.testing.findings import Finding
 from numtx.testing.gradcheck import assert_gradients, gradcheck
 from numtx.testing.mistake import Mistake, planted
+from numtx.testing.pieces import small_blocks
 from numtx.testing.registry import MISTAKES, SPECS, find_spec, mistakes_of
 from numtx.testing.report import Report, Row
 from numtx.testing.spec import Case, Pair, Spec
@@ -28,7 +29,6 @@ __all__ = [
     "Report",
     "Row",
     "Spec",
-    "accepts",
     "assert_gradients",
     "battery",
     "cases",
@@ -42,4 +42,5 @@ __all__ = [
     "planted",
     "rejected",
     "rejection",
+    "small_blocks",
 ]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,34 +158,36 @@ def component_spec(
         See `Spec.checks`.
     """
     differentiable = positional if differentiable is None else differentiable
-    adapter = Adapter(positional, differentiable, read, write)
-
-    def full_draw(d: Drawer) -> Case:
-        draft = draw(d)
-        built = Built(build, draft.options)
-        return Case({**draft.inputs, **draw_parameters(d, built.at(np.float64))}, {"module": built, **draft.settings})
-
-    def full_definition(*, module: Built, **keywords: Any) -> Any:
-        inputs = [keywords.pop(key) for key in positional if key in keywords]
-        parameters = {key: keywords.pop(key) for key, _ in module.at(np.float64).named_parameters()}
-        return definition(parameters, module.options, *inputs, **keywords)
-
-    def names(case: Case) -> tuple[str, ...]:
-        inputs = [key for key in case.inputs if key in differentiable]
-        return (*inputs, *(key for key in case.inputs if key not in positional))
-
     return Spec(
         name,
         differentiable,
-        full_draw,
-        full_definition,
+        partial(_draw, build, draw),
+        partial(_define, positional, definition),
         stochastic=stochastic,
         extreme=differentiable,
         checks=checks,
         kind=kind,
-        resolve=adapter.pair,
-        names=names,
+        resolve=Adapter(positional, differentiable, read, write).pair,
+        names=partial(_gradient_names, positional, differentiable),
     )
+
+
+def _draw(build: Callable[..., Any], draw: Callable[[Drawer], Draft], d: Drawer) -> Case:
+    draft = draw(d)
+    built = Built(build, draft.options)
+    return Case({**draft.inputs, **draw_parameters(d, built.at(np.float64))}, {"module": built, **draft.settings})
+
+
+def _define(positional: tuple[str, ...], definition: Callable[..., Any], *, module: Built, **keywords: Any) -> Any:
+    inputs = [keywords.pop(key) for key in positional if key in keywords]
+    parameters = {key: keywords.pop(key) for key, _ in module.at(np.float64).named_parameters()}
+    return definition(parameters, module.options, *inputs, **keywords)
+
+
+def _gradient_names(positional: tuple[str, ...], differentiable: tuple[str, ...], case: Case) -> tuple[str, ...]:
+    """Of the inputs that have a gradient, and of all parameters."""
+    inputs = [key for key in case.inputs if key in differentiable]
+    return (*inputs, *(key for key in case.inputs if key not in positional))
 
 
 def draw_parameters(d: Drawer, module: Any) -> dict[str, np.ndarray]:

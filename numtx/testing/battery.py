@@ -7,7 +7,7 @@ mistake is rejected stops at the first that fails.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,8 +205,3 @@ def movement(right: dict[str, np.ndarray], wrong: dict[str, np.ndarray]) -> floa
         relative = off / max(peak[name], floor, 1e-12)
         moved = max(moved, off, relative) if np.isfinite(off) else float("inf")
     return moved
-
-
-def accepts(spec: Spec, cases: Iterable[Case], pair: Pair | tuple[Callable[..., Any], Callable[..., Any]]) -> bool:
-    """Whether somebody's own implementation passes the battery on every case."""
-    return all(rejection(spec, case, pair) is None for case in cases)

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import importlib
+from typing import Any
 
-from numtx.testing import mistakes, specs
 from numtx.testing.mistake import Mistake
 from numtx.testing.spec import Spec
 
+# The files of `specs` and of `mistakes`, in the order in which a reader of numtx meets their subjects.
+FILES = (
+    "linear",
+    "embedding",
+    "activations",
+    "softmax",
+    "norms",
+    "dropout",
+    "positions",
+    "masks",
+    "attention",
+    "losses",
+    "nn_layers",
+    "nn_attention",
+    "nn_models",
+)
 
-def _specs(modules: tuple[ModuleType, ...]) -> dict[str, Spec]:
-    found: dict[str, Spec] = {}
-    for module in modules:
-        for spec in module.SPECS:
-            if spec.name in found:
-                raise ValueError(f"specs: expected unique names, got {spec.name!r} twice")
-            found[spec.name] = spec
+
+def _collected(package: str, listed: str) -> dict[str, Any]:
+    """What the lists called `listed` in the files of a package hold, by name."""
+    found: dict[str, Any] = {}
+    for file in FILES:
+        for entry in getattr(importlib.import_module(f"numtx.testing.{package}.{file}"), listed):
+            if entry.name in found:
+                raise ValueError(f"{package}: expected unique names, got {entry.name!r} twice")
+            found[entry.name] = entry
     return found
 
 
-def _mistakes(modules: tuple[ModuleType, ...]) -> dict[str, Mistake]:
-    found: dict[str, Mistake] = {}
-    for module in modules:
-        for mistake in module.MISTAKES:
-            if mistake.name in found:
-                raise ValueError(f"mistakes: expected unique names, got {mistake.name!r} twice")
-            found[mistake.name] = mistake
-    return found
-
-
-SPECS: dict[str, Spec] = _specs(specs.MODULES)
-MISTAKES: dict[str, Mistake] = _mistakes(mistakes.MODULES)
+SPECS: dict[str, Spec] = _collected("specs", "SPECS")
+MISTAKES: dict[str, Mistake] = _collected("mistakes", "MISTAKES")
 
 
 def find_spec(name: str) -> Spec:

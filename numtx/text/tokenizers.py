@@ -292,7 +292,7 @@ def _adds_nothing(content: dict[str, Any]) -> bool:
 
 def _characters(vocabulary: dict[str, Any]) -> str | None:
     """Return the characters in the order of their ids, or None if these are not 0, 1, 2 ... of single characters."""
-    character_of = {i: character for character, i in vocabulary.items() if len(character) == 1}
+    character_of = {i: character for character, i in vocabulary.items() if len(character) == 1 and isinstance(i, int)}
     if len(character_of) != len(vocabulary) or set(character_of) != set(range(len(vocabulary))):
         return None
     return "".join(character_of[i] for i in range(len(vocabulary)))

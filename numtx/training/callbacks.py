@@ -61,10 +61,15 @@ class Callback:
     """Override what you need; each method is called in the trainer's own thread.
 
     A callback may read everything of the trainer and call `trainer.stop()`. If training raises, `on_end` is not called.
+
+    It may also change the numbers in the model's parameters, in place. Other changes (an array put in the place of a
+    parameter, another dropout, an open trace, a planted mistake) it must not make on a training of several threads: on
+    Linux the shards of a batch are computed in processes that were forked before `on_start`. They share the parameters'
+    memory and keep everything else as it was then, so only the first shard would see the change.
     """
 
     def on_start(self, trainer: Trainer) -> None:
-        """Training is about to begin or go on; `trainer.step` updates were made."""
+        """Training is about to begin or go on; `trainer.step` updates were made. Called before all others."""
 
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         """One update was made."""
@@ -73,7 +78,7 @@ class Callback:
         """An evaluation was made; `row` is its line of the log."""
 
     def on_save(self, trainer: Trainer, path: Path) -> None:
-        """A checkpoint was written, whole."""
+        """A checkpoint was written, whole; the first one, of a new run, before its first step."""
 
     def on_end(self, trainer: Trainer, result: TrainingResult) -> None:
         """Training ended, at its last step or because it was stopped."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from numtx import nn
+from numtx.functional.blocks import BLOCK
 from numtx.training.flat import buffer_of, pieces
 from numtx.training.threads import Workers
 
-BLOCK = 1 << 16  # elements; a block in float64 stays in a core's second-level cache
 PIECE = 16 * BLOCK  # what one thread sums alone; fixed, so that the threads do not change the sum
 
 

@@ -30,7 +30,7 @@ class TrainingConfig:
     weight_decay : float
         On parameters of two or more axes whose name has no "bias".
     betas, eps
-        AdamW's.
+        AdamW's: two numbers in [0, 1), and one above 0.
     clip : float or None
         Largest global norm of the gradient; None does not clip.
     accumulation : int
@@ -40,7 +40,9 @@ class TrainingConfig:
     shards : int
         Parts a batch is split into. They belong to the run: another number rounds and drops out differently.
     threads : int or None
-        Default: the processors this process may use, at most `shards`.
+        Default: the processors this process may use, at most `shards`. On Linux the shards of a step are computed in
+        forked processes, this one among them, elsewhere in threads; vector passes and evaluations are shared by threads
+        everywhere. The numbers are the same.
     eval_every : int
         Steps between evaluations; the last step is always evaluated.
     save_every : int or None
@@ -93,15 +95,22 @@ class TrainingConfig:
             self._at_least(name, 0, int)
         for name in ("lr", "min_lr", "weight_decay"):
             self._at_least(name, 0, (int, float))
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"TrainingConfig: expected a positive clip or None, got {self.clip}")
-        if self.schedule not in SCHEDULES:
+        positive = {"eps": self.eps} | ({} if self.clip is None else {"clip": self.clip})
+        for name, value in positive.items():
+            if not (_is_number(value) and 0 < value < math.inf):
+                raise ValueError(f"TrainingConfig: expected {name} to be a number above 0, got {value!r}")
+        betas = tuple(self.betas) if isinstance(self.betas, tuple | list) else ()  # a list, where from JSON or TOML
+        if len(betas) != 2 or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
+            raise ValueError(f"TrainingConfig: expected betas to be two numbers in [0, 1), got {self.betas!r}")
+        object.__setattr__(self, "betas", betas)
+        if not isinstance(self.recompute, bool):
+            raise ValueError(f"TrainingConfig: expected recompute to be true or false, got {self.recompute!r}")
+        if self.schedule not in tuple(SCHEDULES):
             raise ValueError(f"TrainingConfig: expected a schedule of {', '.join(SCHEDULES)}, got {self.schedule}")
         if self.batch < self.shards:
             raise ValueError(
                 f"TrainingConfig: expected a batch of at least the {self.shards} shards, got {self.batch} rows"
             )
-        object.__setattr__(self, "betas", tuple(self.betas))  # a list, where they come from JSON or TOML
 
     def _at_least(self, name: str, least: int, kind: Any) -> None:
         value = getattr(self, name)
@@ -118,3 +127,7 @@ class TrainingConfig:
     def worker_threads(self) -> int:
         """How many threads work: `threads`, or what this machine has for the shards."""
         return self.threads or min(available_threads(), self.shards)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

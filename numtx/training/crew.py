@@ -22,7 +22,8 @@ from numtx import nn
 from numtx.training.flat import FlatGradients, FlatParameters
 
 CAN_FORK = sys.platform == "linux"  # elsewhere a fork is missing, or breaks the system's own BLAS
-KEYBOARD = (signal.SIGINT, signal.SIGTERM)
+# What ends the process that asks: it saves first, and then ends these.
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Crew:
@@ -44,8 +45,8 @@ class Crew:
 
     Notes
     -----
-    Fork before threads start. The processes end with `close`, or when this one dies; signals from the keyboard they
-    leave to this one.
+    Fork before threads start. The processes end with `close`, or when this one dies; the signals of a keyboard or a
+    shutdown they leave to this one.
     """
 
     def __init__(self, count: int, flat: FlatParameters, compute: Callable[[Any], tuple[Any, dict]]):
@@ -63,7 +64,7 @@ class Crew:
     def _fork(self, gradients: FlatGradients, compute: Callable[[Any], tuple[Any, dict]]) -> None:
         ours, theirs = Pipe()
         # Held back until the child ignores them: its interrupt handlers are this process's, and not for it to run.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, KEYBOARD)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         try:
             with warnings.catch_warnings():
                 # Newer Pythons warn of a fork beside threads. BLAS has idle ones, which it forgets at a fork.
@@ -125,7 +126,7 @@ def _work(
 ) -> NoReturn:
     """Answer tasks until one is None or the pipe ends; never return to the code that forked."""
     try:
-        for number in KEYBOARD:
+        for number in ENDS:
             signal.signal(number, signal.SIG_IGN)
         for other in others:  # held open here, they would not end with the process that asks
             other.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,6 +18,17 @@ class Evaluation(NamedTuple):
 
     loss: float
     tokens: int
+
+
+def evaluation_batches(
+    data: np.ndarray | Iterable[dict[str, Any]], context: int | None, batch: int
+) -> Iterator[dict[str, Any]]:
+    """Return the batches that `evaluate` walks over, of tokens or of batches already."""
+    if not isinstance(data, np.ndarray):
+        return iter(data)
+    if context is None:
+        raise ValueError("evaluate: expected a context to cut tokens into windows, got None")
+    return ({"input_ids": ids, "shift_labels": labels} for ids, labels in windows(data, context, batch))
 
 
 def evaluate(
@@ -47,13 +58,6 @@ def evaluate(
     ValueError
         If there is nothing to predict, or tokens come without a context.
     """
-    batches: Iterable[dict[str, Any]]
-    if isinstance(data, np.ndarray):
-        if context is None:
-            raise ValueError("evaluate: expected a context to cut tokens into windows, got None")
-        batches = ({"input_ids": ids, "shift_labels": labels} for ids, labels in windows(data, context, batch))
-    else:
-        batches = data
     workers = workers or Workers(1)
 
     def summed(one: dict[str, Any]) -> tuple[float, int]:
@@ -61,7 +65,7 @@ def evaluate(
         return float(model.loss(one, num_items=max(1, count))) * count, count
 
     total, tokens = 0.0, 0
-    remaining = iter(batches)
+    remaining = evaluation_batches(data, context, batch)
     while wave := list(islice(remaining, 4 * workers.threads)):  # a few at a time: data may be larger than memory
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             results = workers.map(summed, wave)

@@ -38,8 +38,25 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Progress:
-        """Read what `dataclasses.asdict` made; floats survive JSON to the last bit."""
+        """Read what `dataclasses.asdict` made; floats survive JSON to the last bit.
+
+        Raises
+        ------
+        ValueError
+            In one line, if it is something else.
+        """
         try:
-            return cls(**{**state, "since": Since(**state["since"])})
+            progress = cls(**{**state, "since": Since(**state["since"])})
+            for part in (progress, progress.since):
+                for name, start in vars(type(part)()).items():
+                    _check(name, getattr(part, name), start)
         except (TypeError, KeyError) as error:
-            raise ValueError(f"Progress: expected the state of a trainer, got {dict(state)}: {error}") from None
+            raise ValueError(f"Progress: expected the state of a trainer, got another: {error}") from None
+        return progress
+
+
+def _check(name: str, value: Any, start: Any) -> None:
+    """Require a value like the one a training starts from."""
+    wanted: Any = {int: int, float: (int, float), Since: Since}.get(type(start), (int, float, type(None)))
+    if isinstance(value, bool) or not isinstance(value, wanted) or (isinstance(value, int) and value < 0):
+        raise TypeError(f"{name} {value!r}")

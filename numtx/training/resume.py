@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numtx.checkpoints import read_json
-from numtx.training.progress import Progress
 from numtx.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -90,10 +89,10 @@ def go_on(trainer: Trainer, run: RunFolder) -> None:
     for part, found in wanted["tokens"].items():
         if saved.get("tokens", {}).get(part) != found:
             raise ValueError(f"resume: expected the {part} text of the run, got another")
-    checkpoint = run.newest_checkpoint()
     model = trainer.model
-    model.load_state_dict(type(model).from_pretrained(checkpoint.path, dtype=model.dtype).state_dict())
+    checkpoint = run.newest_checkpoint(lambda path: type(model).from_pretrained(path, dtype=model.dtype))
+    model.load_state_dict(checkpoint.model.state_dict())
     trainer.optimizer.load_state_dict(checkpoint.optimizer)
-    trainer.progress = Progress.from_state(checkpoint.state)
+    trainer.progress = checkpoint.progress
     trainer.log = run.cut_log(trainer.step)
     run.remove_after(trainer.step)

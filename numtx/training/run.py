@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from numtx.models.gpt2 import GPT2LMHeadModel
 from numtx.text import Tokenizer, load_tokenizer
 from numtx.training.config import TrainingConfig
@@ -52,17 +50,10 @@ def load_run(folder: str | os.PathLike[str], *, dtype: Any = None) -> Run:
         In one line: the folder is missing, half-written, no run, or of another version.
     """
     run = RunFolder.open(folder)
-    if "training" not in run.settings:
-        raise ValueError(f"load_run: expected the settings of a training, got '{folder}' without them")
-    try:
-        config = TrainingConfig(**run.settings["training"])
-    except TypeError as error:
-        raise ValueError(f"load_run: expected settings that TrainingConfig knows, got '{folder}': {error}") from None
-    dtype = np.dtype(dtype or run.settings.get("dtype", "float32"))
     return Run(
-        model=GPT2LMHeadModel.from_pretrained(run.path, dtype=dtype),
+        model=GPT2LMHeadModel.from_pretrained(run.path, dtype=run.dtype if dtype is None else dtype),
         tokenizer=load_tokenizer(run.path) if (run.path / "tokenizer.json").is_file() else None,
-        config=config,
+        config=run.config(),
         log=run.log(),
         settings=run.settings,
         folder=run.path,

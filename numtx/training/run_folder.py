@@ -16,8 +16,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +29,16 @@ from numtx.checkpoints import (
     atomic_folder,
     atomic_write,
     load_arrays,
-    load_metadata,
     read_json,
     read_json_lines,
     save_arrays,
     write_json,
 )
+from numtx.training.config import TrainingConfig
+from numtx.training.progress import Progress
 
 FORMAT_VERSION = 1
+DTYPES = ("float32", "float64")
 SETTINGS, LOG, TEXT, STATE, OPTIMIZER = (
     "training.json",
     "log.jsonl",
@@ -47,11 +50,12 @@ NEEDED = (SETTINGS, LOG, "config.json", "model.safetensors")
 
 
 class Checkpoint(NamedTuple):
-    """What a resume needs: a folder with the weights, the optimizer's state, and the trainer's."""
+    """What a resume needs: a folder, the model it holds, the optimizer's state, and how far the run had come."""
 
     path: Path
+    model: Any
     optimizer: dict[str, np.ndarray]
-    state: dict[str, Any]
+    progress: Progress
 
 
 class RunFolder:
@@ -117,11 +121,12 @@ class RunFolder:
         Raises
         ------
         ValueError
-            In one line: there is no such folder, it is no run, lacks files, or was written in another format.
+            In one line: there is no such folder, it is no run, lacks files, or its settings are of another format.
         """
         path = Path(path)
         if not path.is_dir():
-            raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which does not exist")
+            why = "is a file" if path.exists() else "does not exist"
+            raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which {why}")
         lacking = [name for name in NEEDED if not (path / name).is_file()]
         if SETTINGS in lacking:
             raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which has no {SETTINGS}")
@@ -134,24 +139,50 @@ class RunFolder:
             )
         if lacking:
             raise ValueError(f"RunFolder: expected a whole run, got '{path}', which lacks {', '.join(lacking)}")
+        wrong = [name for name in ("training", "data", "tokens") if not isinstance(settings.get(name, {}), dict)]
+        wrong += ["dtype"] if settings.get("dtype", DTYPES[0]) not in DTYPES else []
+        if wrong:
+            got = ", ".join(f"{name} {settings[name]!r}" for name in wrong)
+            expected = f"objects, and a dtype of {' or '.join(DTYPES)}"
+            raise ValueError(f"RunFolder: expected {expected} in '{path / SETTINGS}', got {got}")
         return cls(path, settings)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What the run is trained in."""
+        return np.dtype(self.settings.get("dtype", DTYPES[0]))
+
+    def config(self, **changes: Any) -> TrainingConfig:
+        """Return the settings of the training that the run was asked for, with changes.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or others than TrainingConfig knows.
+        """
+        if "training" not in self.settings:
+            raise ValueError(f"RunFolder: expected the settings of a training, got '{self.path}' without them")
+        try:
+            return TrainingConfig(**{**self.settings["training"], **changes})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"RunFolder: expected settings that TrainingConfig knows, got '{self.path}': {error}"
+            ) from None
 
     def save_best(self, model: Any) -> None:
         """Replace the weights of the run itself, those that Transformers and `load_run` open."""
         with _saving(self.path, "the weights saved before are intact"):
             model.save_pretrained(self.path)
 
-    def save_checkpoint(
-        self, step: int, model: Any, optimizer: Mapping[str, np.ndarray], state: Mapping[str, Any], keep: int
-    ) -> Path:
-        """Write checkpoint-N whole, and only then remove the oldest beyond `keep`."""
-        path = self.path / f"checkpoint-{step}"
+    def save_checkpoint(self, model: Any, optimizer: Mapping[str, np.ndarray], progress: Progress, keep: int) -> Path:
+        """Write checkpoint-N whole, N the steps made, and only then remove the oldest beyond `keep`."""
+        path = self.path / f"checkpoint-{progress.step}"
         before = self.checkpoints()
         left = f"'{before[-1]}' is intact" if before else "nothing was saved before"
         with _saving(path, left), atomic_folder(path) as folder:
             model.save_pretrained(folder)
             save_arrays(folder / OPTIMIZER, optimizer)
-            write_json(folder / STATE, state)
+            write_json(folder / STATE, asdict(progress))
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -161,8 +192,13 @@ class RunFolder:
         found = [path for path in self.path.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
         return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
-    def newest_checkpoint(self) -> Checkpoint:
+    def newest_checkpoint(self, open_model: Callable[[Path], Any]) -> Checkpoint:
         """Return the newest checkpoint that is whole, passing over damaged ones.
+
+        Parameters
+        ----------
+        open_model : callable
+            `open_model(folder)` gives the model of a checkpoint, or raises a ValueError if it is damaged.
 
         Raises
         ------
@@ -172,10 +208,10 @@ class RunFolder:
         problem = "which has none"
         for path in reversed(self.checkpoints()):
             try:
-                load_metadata(path / "model.safetensors")  # refuses a damaged file
-                return Checkpoint(path, load_arrays(path / OPTIMIZER), read_json(path / STATE, required=["step"]))
+                progress = Progress.from_state(read_json(path / STATE))
+                return Checkpoint(path, open_model(path), load_arrays(path / OPTIMIZER), progress)
             except ValueError as error:
-                problem = f"where the newest try gave: {error}"
+                problem = f"where the last try gave: {error}"
         raise ValueError(f"RunFolder: expected a whole checkpoint in '{self.path}', {problem}")
 
     def remove_after(self, step: int) -> None:
@@ -199,8 +235,19 @@ class RunFolder:
                 raise
 
     def log(self) -> list[dict[str, Any]]:
-        """Return the rows of the log."""
-        return read_json_lines(self.path / LOG)
+        """Return the rows of the log.
+
+        Raises
+        ------
+        ValueError
+            If a line is broken or has no step.
+        """
+        rows = read_json_lines(self.path / LOG)
+        for number, row in enumerate(rows, start=1):
+            step = row.get("step")
+            if not isinstance(step, int) or isinstance(step, bool):
+                raise ValueError(f"RunFolder: expected a step in row {number} of '{self.path / LOG}', got {step!r}")
+        return rows
 
     def cut_log(self, step: int) -> list[dict[str, Any]]:
         """Take what was logged after a step out of the log, and return the rest."""

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numtx.models.loss import count_labels
 from numtx.training.crew import CAN_FORK, Crew
 from numtx.training.flat import FlatGradients, FlatParameters
 from numtx.training.threads import Workers
-
-IGNORED = -100  # a label that costs nothing, in the whole library
 
 
 def as_batch(batch: Any) -> dict[str, Any]:
@@ -31,18 +30,17 @@ class Piece(NamedTuple):
 
 
 def real_labels(batch: dict[str, Any]) -> int:
-    """Count the labels of a batch that are predicted: not -100, and for `labels`, which shift inside, not the first.
+    """Count the labels of a batch that are predicted, as `models.loss.count_labels` does.
 
     Examples
     --------
     >>> real_labels({"labels": np.array([[5, 6, -100]])}), real_labels({"shift_labels": np.array([[5, 6, -100]])})
     (1, 2)
     """
-    if batch.get("shift_labels") is not None:
-        return int(np.count_nonzero(np.asarray(batch["shift_labels"]) != IGNORED))
-    if batch.get("labels") is not None:
-        return int(np.count_nonzero(np.asarray(batch["labels"])[..., 1:] != IGNORED))
-    raise ValueError(f"ShardedGradients: expected labels or shift_labels in the batch, got {', '.join(batch)}")
+    labels, shift_labels = batch.get("labels"), batch.get("shift_labels")
+    if labels is None and shift_labels is None:
+        raise ValueError(f"ShardedGradients: expected labels or shift_labels in the batch, got {', '.join(batch)}")
+    return count_labels(labels, shift_labels)
 
 
 def split_rows(batch: dict[str, Any], shards: int) -> list[dict[str, Any]]:

@@ -25,9 +25,12 @@ def available_threads() -> int:
 class Workers:
     """A pool of threads for NumPy work, a context manager.
 
-    Inside the `with`, BLAS runs on one thread everywhere in the process: the workers are the parallelism, and a
-    multi-threaded BLAS below them was seen to run small batched products 90 times slower. What was set before is
-    restored at the end. Workers(1) starts no thread: the caller does the work, and the `with` only sets BLAS.
+    Inside the `with`, BLAS runs on one thread everywhere in the process: the parallelism is above it, and a
+    multi-threaded BLAS below was seen to run small batched products 90 times slower. What was set before is restored at
+    the end. Workers(1) starts no thread: the caller does the work, and the `with` only sets BLAS.
+
+    In a training the threads share vector passes and evaluations. The shards of a batch are theirs only where
+    `ShardedGradients` cannot fork processes, as it does on Linux.
 
     Parameters
     ----------

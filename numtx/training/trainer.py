@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,13 @@ from numtx.training.allocator import keep_freed_memory
 from numtx.training.callbacks import Callback, StepReport, TrainingResult
 from numtx.training.clip import clip_grad_norm
 from numtx.training.config import TrainingConfig
-from numtx.training.evaluation import evaluate
-from numtx.training.nonfinite import NonFiniteError, first_nonfinite
+from numtx.training.evaluation import evaluate, evaluation_batches
+from numtx.training.nonfinite import (
+    NonFiniteError,
+    first_nonfinite,
+    first_nonfinite_evaluated,
+    first_nonfinite_sum,
+)
 from numtx.training.optimizers import AdamW
 from numtx.training.progress import Progress, Since
 from numtx.training.resume import go_on, run_settings
@@ -32,8 +36,9 @@ class Trainer:
 
     Parameters
     ----------
-    model : module with `loss_and_grads` and `loss` (and, for a run folder, `save_pretrained` and `from_pretrained`)
-        Updated in place; its parameters become views of one buffer.
+    model : module with `loss_and_grads` and `loss`
+        Updated in place; its parameters become views of one buffer. For a run folder it also has `save_pretrained` and
+        `from_pretrained`, and a `config` with `to_dict`, the content of its config.json.
     train : (N,) int array of tokens, or an object whose `at(step)` gives a batch
         A batch is (input_ids, shift_labels), or a dict as `loss_and_grads` takes it; it depends on the step alone.
     validation : (N,) int array of tokens, or a list of batches (dicts), optional
@@ -86,9 +91,9 @@ class Trainer:
         self.progress = Progress()
         self.log: list[dict[str, Any]] = []
         self.run: RunFolder | None = None
-        self._stop = False
+        self._opened = self._stop = False
         self._saved_at: int | None = None
-        self._started = 0.0
+        self._started: float | None = None  # when it would have begun, had it trained in one sitting
 
     def _checked(self) -> Any:
         """Refuse at the door what would fail in the middle; return what gives the batches."""
@@ -128,7 +133,10 @@ class Trainer:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite. The weights are those before the step, and the last save stays.
+            If a loss or gradient is not finite. The weights are those before the step (after an evaluation: those that
+            were evaluated), and the last save stays.
+        ChildProcessError
+            If a worker process was killed; the last save stays.
         ValueError
             If a run cannot be begun or resumed as asked, or a save fails; the save before stays.
         """
@@ -136,52 +144,59 @@ class Trainer:
         config = self.config
         flat, workers = self.optimizer.flat, Workers(config.worker_threads)
         sharded = ShardedGradients(flat, config.shards, seed=config.seed, workers=workers, recompute=config.recompute)
-        with workers as self.workers, sharded as self.sharded:
-            self._open(resume)
-            progress = self.progress
-            self._started = time.perf_counter() - progress.seconds
-            self._tell("on_start")
-            while progress.step < config.steps and not self._stop:
-                self._train_step()
-                last = progress.step == config.steps
-                if last or progress.step % config.eval_every == 0:
-                    self._evaluate()
-                if last or progress.step % (config.save_every or config.eval_every) == 0:
+        with workers, sharded:
+            try:
+                self._open(resume)
+                progress = self.progress
+                self._started = time.perf_counter() - progress.seconds
+                self._tell("on_start")
+                if self._saved_at is None:  # so that a run can be resumed at any time, and a full disk is known early
                     self._save()
-            if self._saved_at != progress.step:  # stopped between two saves
-                self._save()
-            best = (progress.best_step, progress.best_loss)
-            result = TrainingResult(progress.step, progress.step < config.steps, *best, self.seconds, self._path)
-            self._stop = False
-            self._tell("on_end", result)
+                while progress.step < config.steps and not self._stop:
+                    self._train_step(sharded)
+                    last = progress.step == config.steps
+                    if last or progress.step % config.eval_every == 0:
+                        self._evaluate(workers)
+                    if last or progress.step % (config.save_every or config.eval_every) == 0:
+                        self._save()
+                if self._saved_at != progress.step:  # stopped between two saves
+                    self._save()
+            finally:
+                self.progress.seconds, self._started = self.seconds, None
+                self._stop = False
+        best = (progress.best_step, progress.best_loss)
+        result = TrainingResult(progress.step, progress.step < config.steps, *best, self.seconds, self._path)
+        self._tell("on_end", result)
         return result
 
-    def _train_step(self) -> None:
+    def _train_step(self, sharded: ShardedGradients) -> None:
         config, progress, began = self.config, self.progress, time.perf_counter()
         first = progress.step * config.accumulation
         batches = [as_batch(self.batches.at(first + i)) for i in range(config.accumulation)]
-        loss, grads = self.sharded(batches, progress.step)
-        norm = clip_grad_norm(grads, config.clip or math.inf, workers=self.workers)
+        loss, grads = sharded(batches, progress.step)
+        norm = clip_grad_norm(grads, config.clip or math.inf, workers=sharded.workers)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            where = first_nonfinite(self.sharded, batches, progress.step)
-            raise self._nonfinite(f"loss {loss} and gradient norm {norm}", where)
+            where = first_nonfinite(sharded, batches, progress.step) or first_nonfinite_sum(grads.buffer)
+            raise self._nonfinite(f"loss {loss} and gradient norm {norm} at step {progress.step + 1}", where)
         lr = config.learning_rate(progress.step)
-        self.optimizer.step(grads, lr, workers=self.workers)
+        self.optimizer.step(grads, lr, workers=sharded.workers)
         tokens, seconds = sum(map(real_labels, batches)), time.perf_counter() - began
         progress.since.add(loss, norm, tokens, seconds)
         progress.step += 1
         report = StepReport(progress.step, config.steps, loss, lr, norm, tokens, tokens / seconds, self.seconds)
         self._tell("on_step", report)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, workers: Workers) -> None:
         config, progress, since = self.config, self.progress, self.progress.since
         row: dict[str, Any] = {"step": progress.step, "loss": since.loss / since.steps}
         better = True
         if self.validation is not None:
             rows = -(-config.batch // config.shards)  # no more memory than a shard of a training step
-            found = evaluate(self.model, self.validation, config.context, batch=rows, workers=self.workers).loss
+            data = self.validation, config.context
+            found = evaluate(self.model, *data, batch=rows, workers=workers).loss
             if not math.isfinite(found):
-                raise self._nonfinite(f"evaluation loss {found}", None)
+                where = first_nonfinite_evaluated(self.model, evaluation_batches(*data, rows))
+                raise self._nonfinite(f"evaluation loss {found} after step {progress.step}", where)
             better = progress.best_loss is None or found < progress.best_loss
             row["eval_loss"] = found
         if better:
@@ -207,39 +222,37 @@ class Trainer:
             if progress.best_step is None and progress.step:  # not evaluated yet: the newest weights are the best known
                 self.run.save_best(self.model)
             state = self.optimizer.state_dict()
-            path = self.run.save_checkpoint(progress.step, self.model, state, asdict(progress), self.config.checkpoints)
+            path = self.run.save_checkpoint(self.model, state, progress, self.config.checkpoints)
             self._tell("on_save", path)
         self._saved_at = progress.step
 
     def _open(self, resume: bool) -> None:
         """Make the run's folder, or read it; a trainer that goes on in one process has it open already."""
-        if self._saved_at is not None:
+        if self._opened:
             return
-        if not resume:
-            if self.folder is not None:
-                settings = run_settings(self)
-                self.run = RunFolder.create(self.folder, self.model, settings, tokenizer=self.tokenizer, text=self.text)
-            self._save()  # so that a run can be resumed at any time, and a full disk is known before the work
-            return
-        if self.folder is None:
-            raise ValueError("Trainer: expected the folder of a run to resume, got None")
-        self.run = RunFolder.open(self.folder)
-        go_on(self, self.run)
-        self._saved_at = self.step
+        if resume:
+            if self.folder is None:
+                raise ValueError("Trainer: expected the folder of a run to resume, got None")
+            self.run = RunFolder.open(self.folder)
+            go_on(self, self.run)
+            self._saved_at = self.step
+        elif self.folder is not None:
+            settings = run_settings(self)
+            self.run = RunFolder.create(self.folder, self.model, settings, tokenizer=self.tokenizer, text=self.text)
+        self._opened = True
 
     @property
     def seconds(self) -> float:
         """Training time so far, evaluations, saves and earlier sittings included."""
-        return time.perf_counter() - self._started if self._started else self.progress.seconds
+        return self.progress.seconds if self._started is None else time.perf_counter() - self._started
 
     @property
     def _path(self) -> Path | None:
         return self.run.path if self.run else None
 
-    def _nonfinite(self, got: str, where: str | None) -> NonFiniteError:
+    def _nonfinite(self, got: str, where: str) -> NonFiniteError:
         saved = f"; the last save is '{self.run.checkpoints()[-1]}'" if self.run else ""
-        first = f", of which the first not finite is {where}" if where else ""
-        return NonFiniteError(f"Trainer: expected finite numbers, got {got} at step {self.step + 1}{first}{saved}")
+        return NonFiniteError(f"Trainer: expected finite numbers, got {got}; the first not finite is {where}{saved}")
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:

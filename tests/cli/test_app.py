@@ -32,7 +32,7 @@ def test_help_of_train_groups_the_options_and_shows_defaults(numtx):
     assert panels == sorted(panels)
     for name in (*NAMES, "config", "resume"):
         assert f"--{name.replace('_', '-')} " in out
-    for name, default in (("layers", 4), ("steps", 2000), ("lr", 0.001), ("tokenizer", "char"), ("dtype", "float32")):
+    for name, default in (("layers", 3), ("steps", 2200), ("lr", 0.003), ("tokenizer", "char"), ("dtype", "float32")):
         after = out[out.index(f"--{name} ") :]
         assert f"[default: {default}]" in after[: after.index("--", 3)], name
 
@@ -73,7 +73,7 @@ def test_misuse_is_one_line_and_exit_code_two(numtx, arguments, words):
 
 
 def test_a_fault_of_ours_is_not_hidden(numtx, monkeypatch):
-    monkeypatch.setattr("numtx.cli.generate.opened_run", lambda folder: 1 + None)
+    monkeypatch.setattr("numtx.cli.opened.opened_run", lambda folder: 1 + None)
     with pytest.raises(TypeError):
         numtx("generate", "run")
 

@@ -75,6 +75,9 @@ def broken(finished, tmp_path):
         if damage == "version":
             settings = json.loads((run / "training.json").read_text())
             (run / "training.json").write_text(json.dumps(settings | {"format_version": 99}))
+        elif damage == "dtype":
+            settings = json.loads((run / "training.json").read_text())
+            (run / "training.json").write_text(json.dumps(settings | {"dtype": "blah"}))
         elif damage.startswith("half "):
             path = run / damage.removeprefix("half ")
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -90,6 +93,7 @@ def broken(finished, tmp_path):
     ("damage", "words"),
     [
         ("version", ["format 1", "format 99"]),
+        ("dtype", ["training.json", "float32 or float64", "'blah'"]),
         ("training.json", ["training.json"]),
         ("model.safetensors", ["model.safetensors"]),
         ("config.json", ["config.json"]),
@@ -113,6 +117,8 @@ def test_a_run_that_is_not_there(numtx, tmp_path, command):
     numtx(*command, "nowhere").refused(1, "nowhere", "does not exist")
     (tmp_path / "empty").mkdir()
     numtx(*command, "empty").refused(1, "empty")
+    (tmp_path / "file").touch()
+    numtx(*command, "file").refused(1, "'file', which is a file")
 
 
 def test_nan_stops_the_training_and_the_last_save_stays(numtx, tiny, tmp_path):

@@ -79,6 +79,20 @@ def test_characters_of_several_bytes_come_whole(numtx, tiny, tmp_path, monkeypat
     assert len(pieces) > 3  # streamed
 
 
+def test_ctrl_c_ends_the_line(numtx, finished, monkeypatch):
+    def interrupted(sampler, logits, rng):
+        counted.append(1)
+        if len(counted) > 5:
+            raise KeyboardInterrupt
+        return np.array([3])
+
+    counted = []
+    monkeypatch.setattr("numtx.generation.Sampler.__call__", interrupted)
+    ran = numtx("generate", finished, "--prompt", "beer")
+    assert (ran.code, ran.err) == (130, "")
+    assert ran.out == "beer" + load_run(finished).tokenizer.decode([3] * 5) + "\n"
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -1,10 +1,14 @@
 """Stopping a run and going on: the same bits, and nothing else than was begun."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,8 @@ LONG = shlex.split(
     "--layers 1 --heads 2 --width 16 --context 16 --batch 4 --steps 300 --eval-every 30 --dropout 0.1 --lr 0.01 "
     "--threads 2"
 )
+
+SIGNALS = [one for name in ("SIGINT", "SIGTERM", "SIGHUP") if (one := getattr(signal, name, None))]
 
 
 def same_run(one, other):
@@ -37,7 +43,7 @@ def same_run(one, other):
 
 
 def newest(run) -> int:
-    return max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*"))
+    return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
 def stopped(start, text_file, cwd, number) -> None:
@@ -55,7 +61,7 @@ def stopped(start, text_file, cwd, number) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals to one process are sent otherwise there")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(start, numtx, text_file, tmp_path, number):
     stopped(start, text_file, tmp_path, number)
     assert numtx("generate", "run", "--tokens", 5).code == 0  # what is left can be used
@@ -73,8 +79,8 @@ def test_a_run_can_be_stopped_twice(start, numtx, text_file, tmp_path, monkeypat
     step_of = Trainer._train_step
 
     def stop_at(*steps):
-        def one(trainer):
-            step_of(trainer)
+        def one(trainer, sharded):
+            step_of(trainer, sharded)
             if trainer.step in steps:
                 signal.raise_signal(signal.SIGINT)
 
@@ -100,7 +106,7 @@ def test_a_run_can_be_stopped_twice(start, numtx, text_file, tmp_path, monkeypat
 def test_the_second_signal_stops_at_once(numtx, tiny, tmp_path, monkeypatch):
     from numtx.training import Trainer
 
-    def never_ends(trainer):
+    def never_ends(trainer, sharded):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the second signal was not heard")
@@ -145,6 +151,86 @@ def test_a_finished_run_says_so(numtx, finished):
     assert (finished / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals hang up there")
+class TestHangup:
+    def test_any_number_of_them_is_no_insistence(self, numtx, tiny, tmp_path, monkeypatch):
+        from numtx.training import Trainer
+
+        step_of = Trainer._train_step
+
+        def hung_up(trainer, sharded):
+            step_of(trainer, sharded)
+            for _ in range(3):
+                signal.raise_signal(signal.SIGHUP)
+
+        monkeypatch.setattr(Trainer, "_train_step", hung_up)
+        assert numtx("train", "--out", "run", *tiny).code == 130
+        assert newest(tmp_path / "run") == 1
+
+    def test_where_it_is_ignored_it_stays_so(self, numtx, tiny, tmp_path, monkeypatch):
+        from numtx.training import Trainer
+
+        step_of = Trainer._train_step
+
+        def hung_up(trainer, sharded):
+            signal.raise_signal(signal.SIGHUP)
+            step_of(trainer, sharded)
+
+        monkeypatch.setattr(Trainer, "_train_step", hung_up)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert numtx("train", "--out", "run", *tiny).code == 0
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_a_closed_terminal_saves(self, start, text_file, tmp_path, monkeypatch):
+        """What is written after that, such as the line of an evaluation, must not come between."""
+        import pty
+
+        monkeypatch.setenv("TERM", "xterm-256color")
+        ours, theirs = pty.openpty()
+        options = ["--data", text_file, "--out", "run", *LONG, "--steps", 100_000, "--eval-every", 1]
+        script = "import os, sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from numtx.cli import main; "
+        script += "sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", script, "train", *map(str, options)]
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        ran = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **streams)
+        try:
+            os.close(theirs)
+            while not newest(tmp_path / "run"):
+                os.read(ours, 65536)
+            os.close(ours)
+            assert ran.wait(timeout=60) == 130
+        finally:
+            ran.kill()
+            ran.wait()
+        log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+        assert newest(tmp_path / "run") == log[-1]["step"] >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shards are computed in threads there")
+def test_a_killed_worker_is_one_line_that_says_how_to_go_on(start, numtx, text_file, tmp_path):
+    ran = start("train", "--data", text_file, "--out", "run", *LONG, cwd=tmp_path)
+    for line in ran.stdout:
+        if line.split()[:1] == ["30"]:
+            break
+    children = [int(pid) for pid in Path(f"/proc/{ran.pid}/task/{ran.pid}/children").read_text().split()]
+    assert len(children) == 1
+    os.kill(children[0], signal.SIGKILL)
+    _, err = ran.communicate(timeout=60)
+    assert ran.returncode == 1
+    last = newest(tmp_path / "run")
+    assert re.fullmatch(
+        rf"error: train: [^\n]*worker process[^\n]*killed[^\n]*; the last save is 'run/checkpoint-{last}'; "
+        r"to go on: numtx train --resume run\n",
+        err,
+    )
+    assert numtx("train", "--resume", "run").code == 0
+    assert numtx("train", "--data", text_file, "--out", "whole", *LONG).code == 0
+    same_run(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("name", "given", "began"),
     [
@@ -154,7 +240,7 @@ def test_a_finished_run_says_so(numtx, finished):
         ("context", 4, 8),
         ("batch", 8, 4),
         ("steps", 100, 8),
-        ("lr", 0.5, 0.001),
+        ("lr", 0.5, 0.003),
         ("dropout", 0.5, 0.0),
         ("seed", 5, 0),
         ("shards", 4, 2),

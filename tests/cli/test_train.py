@@ -53,6 +53,26 @@ def test_the_sample_is_what_generate_writes_from_the_run(numtx, tiny):
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("On the roof. The end. ", ["--prompt", "The "]),
+        ("ΟΥΚ ΟΙΔΑ\n", ["--prompt", "ΟΙΔΑ", "ΟΥΚ", "ΙΔΑ", "ΔΑ"]),
+        ("*-+'!?" * 9, []),
+    ],
+)
+def test_the_command_it_ends_with_works(numtx, tmp_path, text, prompt, tokenizer):
+    (tmp_path / "text.txt").write_text(text * 40, encoding="utf-8")
+    shape = [*shlex.split("--layers 1 --heads 1 --width 8 --context 8 --batch 4 --steps 2 --tokenizer"), tokenizer]
+    out = numtx("train", "--data", "text.txt", "--out", "run", *shape).out
+    command = shlex.split(re.search("^to write +(.*)$", out, re.MULTILINE)[1])
+    assert command[:3] == ["numtx", "generate", "run"]
+    assert command[3:4] == prompt[:1]
+    assert set(command[4:]) <= set(prompt[1:])
+    assert numtx(*command[1:], "--tokens", 3).code == 0
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
 def test_three_units_of_one_loss(numtx, tmp_path, tokenizer):
     text = "Größe, Übermaß und Äpfel: 10 € das Kilo.\n" * 40
     (tmp_path / "deutsch.txt").write_text(text, encoding="utf-8")

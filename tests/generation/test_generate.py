@@ -154,8 +154,9 @@ def test_the_same_seed_writes_the_same():
         (np.zeros((1, 0), dtype=int), {}, r"at least \(1, 1\), got int64 of shape \(1, 0\)"),
         (np.zeros((0, 2), dtype=int), {}, "shape"),
         (np.array([[1.0]]), {}, "got float64"),
-        (np.array([[1]]), {"max_new_tokens": 0}, "expected max_new_tokens of at least 1, got 0"),
-        (np.array([[1]]), {"context": 0}, "expected context of at least 1, got 0"),
+        (np.array([[1]]), {"max_new_tokens": 0}, "max_new_tokens as a whole number of at least 1, got 0"),
+        (np.array([[1]]), {"max_new_tokens": 2.5}, "max_new_tokens as a whole number of at least 1, got 2.5"),
+        (np.array([[1]]), {"context": 0}, "context as a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_refused_at_the_call(prompt, options, message):

@@ -133,6 +133,9 @@ GRADIENTS = {
     "another field": {"logit": np.ones((2, 4, VOCAB))},
     "another shape": {"logits": np.ones((2, 4, 1))},
     "another dtype": {"logits": np.ones((2, 4, VOCAB), np.float32)},
+    "no dict": np.ones((2, 4, VOCAB)),
+    "nothing": None,
+    "a number": {"logits": 1.0},
 }
 
 

@@ -202,6 +202,7 @@ PROMPTS = {
     "out of range": (np.array([[VOCAB]]), {}, r"embedding: expected ids in \[0, 12\), got 12"),
     "no tokens": (np.array([[1]]), {"max_new_tokens": 0}, r"generate: expected max_new_tokens .*"),
     "cold": (np.array([[1]]), {"temperature": -1.0}, r"Sampler: expected .*"),
+    "beams": (np.array([[1]]), {"num_beams": 4}, r"GPT2LMHeadModel\.generate: expected the settings .*, got num_beams"),
     "no mass": (np.array([[1]]), {"top_p": 0.0}, r"Sampler: expected .*"),
 }
 

@@ -106,7 +106,7 @@ def test_state_goes_from_one_model_to_another(randomized):
 
 def test_state_of_another_dtype_is_converted():
     layer = nn.Linear(2, 3, rng=0)
-    layer.load_state_dict({"weight": np.full((2, 3), 1 / 3), "bias": np.arange(3)})
+    layer.load_state_dict({"weight": np.full((2, 3), 1 / 3), "bias": np.arange(3.0)})
     assert layer.dtype == np.float32
     np.testing.assert_array_equal(layer.weight, np.float32(1 / 3))
     np.testing.assert_array_equal(layer.bias, [0, 1, 2])
@@ -122,6 +122,7 @@ BAD_STATES = [
     (lambda s: s.update({"down.bias": np.array(["a"] * 4)}), "down.bias"),
     (lambda s: s.update({"down.bias": np.array([None] * 4)}), "down.bias"),
     (lambda s: s.update({"down.bias": np.ones(4, complex)}), "down.bias"),
+    (lambda s: s.update({"down.bias": np.ones(4, int)}), "down.bias: expected an array of floating numbers, got int64"),
 ]
 
 

@@ -32,7 +32,7 @@ def nothing_is_left_behind():
 
 def assert_untouched(model):
     for path, module in model.named_modules():
-        assert not {"forward", "backward"} & set(vars(module)), path
+        assert not {"forward", "backward", "loss_and_grads"} & set(vars(module)), path
 
 
 SITES = [
@@ -70,15 +70,34 @@ SITES = [
     "head",
     "GPT2LMHeadModel",
 ]
+LOSS = "GPT2LMHeadModel/cross_entropy"  # what no component computes: `loss_and_grads` does, after the forward
 
 
 def test_sites_are_named_by_their_path_in_the_order_in_which_they_ended():
     model = model_of(layers=1)
     with numtx.trace(model) as t:
         model.loss_and_grads(BATCH)
-    assert list(t) == SITES
-    assert len(t) == len(SITES)
-    assert [t[name].name for name in t] == SITES
+    assert list(t) == [*SITES, LOSS]
+    assert len(t) == len(SITES) + 1
+    assert [t[name].name for name in t] == [*SITES, LOSS]
+
+
+def test_a_loss_that_overflows_from_finite_logits_has_a_place():
+    model = model_of(layers=1, tie_word_embeddings=False)
+    with nn.trace(model) as t:
+        model.loss_and_grads(BATCH)
+        F.cross_entropy(np.zeros((1, 2)), np.zeros(1, int))  # somebody else's: no site
+        assert t.first_nonfinite() is None
+    assert [name for name in t if "cross_entropy" in name] == [LOSS]
+    assert t[LOSS].doutput is not None
+    weight = np.zeros_like(model.head.weight)
+    weight[0, :2] = 1.9e38, -1.9e38  # two logits that float32 holds, and whose difference it does not
+    model.set_parameter("head.weight", weight)
+    with nn.trace(model) as t, np.errstate(all="ignore"):
+        loss, _ = model.loss_and_grads({"input_ids": IDS, "shift_labels": np.array([[0, 1, 0, 1], [0, 1, 1, 0]])})
+        assert loss == np.inf
+        assert np.isfinite(t["GPT2LMHeadModel"].output.logits).all()
+        assert t.first_nonfinite() == (LOSS, "output")
 
 
 def test_a_site_holds_what_went_in_and_came_out():
@@ -266,7 +285,7 @@ def test_a_second_trace_is_refused_and_does_not_spoil_the_first():
             with pytest.raises(ValueError, match=r"^trace: expected no other trace [^\n]*$"), nn.trace(second):
                 pass
         model.loss_and_grads(BATCH)
-    assert list(t) == SITES
+    assert list(t) == [*SITES, LOSS]
     assert_untouched(model)
     with nn.trace(model) as again:
         model(IDS)

@@ -84,7 +84,7 @@ def test_keyboard_signals_are_left_to_the_parent():
     crew = Crew(1, FlatParameters(model()), lambda task: (task, grads))
     crew.start([1])
     crew.results(1)  # now it is past its start
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(crew._pids[0], number)
     crew.start([2.5])
     assert crew.results(1)[0][0] == 2.5

@@ -5,7 +5,7 @@ import pytest
 
 from numtx import functional, nn
 from numtx.training import AdamW, Callback, NonFiniteError, ShardedGradients, Trainer, load_run
-from numtx.training.nonfinite import first_nonfinite
+from numtx.training.nonfinite import first_nonfinite, first_nonfinite_evaluated
 
 
 class Poison(Callback):
@@ -32,7 +32,7 @@ def test_training_stops_with_the_weights_before(make_model, make_config, tokens,
     assert name in dict(model.named_parameters())
     poison = Poison(6, name, value)
     trainer = Trainer(model, tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
-    with pytest.raises(NonFiniteError, match="at step 7, of which the first not finite is") as error:
+    with pytest.raises(NonFiniteError, match="at step 7; the first not finite is") as error:
         trainer.train()
     assert where in str(error.value)
     assert str(error.value).endswith("checkpoint-4'")
@@ -61,11 +61,56 @@ def test_a_gradient_alone_is_caught(make_model, make_config, tokens, monkeypatch
     np.testing.assert_array_equal(trainer.optimizer.flat.buffer, before)
 
 
-def test_an_evaluation_alone_is_caught(make_model, make_config, tokens, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("stack.norm.weight", np.nan, "parameter stack.norm.weight"),
+        ("stack.layers.1.feed_forward.sublayer.up.weight", 1e38, "of stack.layers.1.feed_forward.sublayer.up/linear"),
+    ],
+)
+def test_an_evaluation_names_the_place_and_the_step(make_model, make_config, tokens, tmp_path, name, value, where):
+    poison = Poison(4, name, value)  # evaluated after step 4, too
+    trainer = Trainer(make_model(), tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
+    with pytest.raises(
+        NonFiniteError, match=r"evaluation loss (nan|inf) after step 4; the first not finite is"
+    ) as error:
+        trainer.train()
+    assert where in str(error.value)
+    assert str(error.value).endswith("checkpoint-0'")
+    assert trainer.log == []
+
+
+def test_the_batch_that_was_not_finite_is_traced(make_model, tokens, monkeypatch):
+    model = make_model()
+    real = functional.gelu_tanh
+
+    def broken(x):
+        y, cache = real(x)
+        return (y * np.inf if x.shape[1] == 8 else y), cache
+
+    monkeypatch.setattr(functional, "gelu_tanh", broken)
+    texts = [{"input_ids": tokens[None, :n], "shift_labels": tokens[None, 1 : n + 1]} for n in (4, 7, 8, 5)]
+    assert first_nonfinite_evaluated(model, texts) == "the output of stack.layers.0.feed_forward.sublayer/gelu_tanh"
+
+
+def test_a_loss_alone_is_called_the_loss(make_model, make_config, tokens, monkeypatch):
     model = make_model()
     monkeypatch.setattr(model, "loss", lambda batch, num_items=None: np.float32(np.nan), raising=False)
-    with pytest.raises(NonFiniteError, match="evaluation loss nan"):
+    with pytest.raises(NonFiniteError, match="evaluation loss nan after step 4; the first not finite is the loss"):
         Trainer(model, tokens, tokens, make_config()).train()
+
+
+@pytest.mark.parametrize(
+    ("value", "where"), [(1e200, "the gradients' norm"), (1e308, "the sum of the gradients over the shards")]
+)
+def test_a_sum_of_finite_pieces_is_called_so(make_model, make_config, tokens, value, where):
+    model = make_model(dtype=np.float64)
+    grads = nn.unflatten({name: np.full(array.shape, value) for name, array in model.named_parameters()})
+    model.loss_and_grads = lambda *_, **settings: (1.0, grads)
+    with pytest.raises(
+        NonFiniteError, match=f"loss 3.0 and gradient norm inf at step 1; the first not finite is {where}$"
+    ):
+        Trainer(model, tokens, None, make_config()).train()
 
 
 def test_it_is_a_value_error_and_a_floating_point_error():

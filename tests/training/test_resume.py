@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
+from numtx.checkpoints import save_arrays
+from numtx.models import GPT2LMHeadModel
 from numtx.training import Callback, RunFolder, Trainer, refuse_changes
 
 
@@ -36,8 +39,8 @@ def split(tokens):
 def everything(folder):
     """The numbers a run leaves, without its times."""
     run = RunFolder.open(folder)
-    newest = run.newest_checkpoint()
-    state = {name: value for name, value in newest.state.items() if name not in ("seconds", "since")}
+    newest = run.newest_checkpoint(GPT2LMHeadModel.from_pretrained)
+    state = {name: value for name, value in asdict(newest.progress).items() if name not in ("seconds", "since")}
     log = [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in run.log()]
     weights = [(newest.path / "model.safetensors").read_bytes(), (run.path / "model.safetensors").read_bytes()]
     return state, log, weights, {name: array.tobytes() for name, array in newest.optimizer.items()}
@@ -85,11 +88,26 @@ def test_accumulation_and_recomputing_resume_too(train, tmp_path):
     assert everything(tmp_path / "parts") == everything(tmp_path / "whole")
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(train, tmp_path):
+def cut_short(checkpoint):
+    path = checkpoint / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def state_of_something_else(checkpoint):
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "step": "seven"}))
+
+
+def weights_of_another_model(checkpoint):
+    """Whole by their header."""
+    save_arrays(checkpoint / "model.safetensors", {"transformer.wte.weight": np.zeros((2, 2), np.float32)})
+
+
+@pytest.mark.parametrize("damage", [cut_short, weights_of_another_model, state_of_something_else])
+def test_a_damaged_newest_checkpoint_is_passed_over(train, tmp_path, damage):
     train("whole")
     train("parts", StopAt(7))
-    broken = tmp_path / "parts" / "checkpoint-7" / "optimizer.safetensors"
-    broken.write_bytes(broken.read_bytes()[:-9])
+    damage(tmp_path / "parts" / "checkpoint-7")
     (tmp_path / "parts" / ".checkpoint-9.new.0123").mkdir()  # as a killed process leaves it
     train("parts", StopAt(8), resume=True)
     assert [path.name for path in RunFolder.open(tmp_path / "parts").checkpoints()] == ["checkpoint-4", "checkpoint-8"]
@@ -185,6 +203,12 @@ def test_folders_that_cannot_be_resumed(train, make_model, make_config, tokens, 
     assert "whole JSON" in damaged("json", lambda f: (f / "training.json").write_text('{"format_version": 1, "tra'))
     lost = damaged("lost", lambda f: [shutil.rmtree(path) for path in f.glob("checkpoint-*")])
     assert "expected a whole checkpoint" in lost
+
+    def no_state(folder):
+        for path in folder.glob("checkpoint-*/trainer_state.json"):
+            path.write_text('{"step": "three", "seconds": 0, "best_step": null, "best_loss": null, "since": {}}')
+
+    assert "expected the state of a trainer" in damaged("state", no_state)
     cut = damaged("cut", lambda f: [(p / "optimizer.safetensors").write_bytes(b"") for p in f.glob("checkpoint-*")])
     assert "expected a whole checkpoint" in cut
     with pytest.raises(ValueError, match="expected the folder of a run to resume, got None"):

@@ -7,7 +7,9 @@ import os
 import numpy as np
 import pytest
 
+from numtx.models import GPT2LMHeadModel
 from numtx.training import AdamW, Callback, RunFolder, Trainer, load_run
+from numtx.training.progress import Progress
 
 
 def split(tokens):
@@ -88,9 +90,9 @@ def test_the_last_checkpoints_are_kept_in_the_order_of_numbers(run, make_model):
     state = AdamW(model).state_dict()
     (run.path / "checkpoint-of-mine").mkdir()
     for step in (8, 9, 10, 11):
-        run.save_checkpoint(step, model, state, {"step": step}, keep=3)
+        run.save_checkpoint(model, state, Progress(step), keep=3)
     assert [path.name for path in run.checkpoints()] == ["checkpoint-9", "checkpoint-10", "checkpoint-11"]
-    assert run.newest_checkpoint().state == {"step": 11}
+    assert run.newest_checkpoint(GPT2LMHeadModel.from_pretrained).progress == Progress(11)
     assert (run.path / "checkpoint-of-mine").exists()
 
 
@@ -102,7 +104,7 @@ def full_disk(*_):
 def test_a_full_disk_leaves_the_checkpoint_before(run, make_model, monkeypatch, after):
     model = make_model()
     state = AdamW(model).state_dict()
-    run.save_checkpoint(1, model, state, {"step": 1}, keep=1)
+    run.save_checkpoint(model, state, Progress(1), keep=1)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     real, calls = os.fsync, []
 
@@ -112,10 +114,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, make_model, monkeypatch, 
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(ValueError, match=r"RunFolder: expected to save .*No space left.*checkpoint-1' is intact"):
-        run.save_checkpoint(2, model, state, {"step": 2}, keep=1)
+        run.save_checkpoint(model, state, Progress(2), keep=1)
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-    assert run.newest_checkpoint().path.name == "checkpoint-1"
+    assert run.newest_checkpoint(GPT2LMHeadModel.from_pretrained).path.name == "checkpoint-1"
 
 
 def test_a_full_disk_ends_training_and_the_run_can_go_on(make_model, make_config, tokens, tmp_path, monkeypatch):
@@ -162,9 +164,31 @@ def test_a_half_written_line_of_the_log_is_cut(run):
     assert run.log() == [{"step": 4, "loss": 1.5}, {"step": 8, "loss": 1.0}]
 
 
+def test_a_row_of_the_log_without_a_step_is_refused(run):
+    for row in ({"loss": 1.5}, {"step": "4"}):
+        (run.path / "log.jsonl").write_text(json.dumps({"step": 2}) + "\n" + json.dumps(row) + "\n")
+        for read in (run.log, lambda: run.cut_log(9)):
+            with pytest.raises(ValueError, match=r"^RunFolder: expected a step in row 2 of [^\n]*log\.jsonl'[^\n]*$"):
+                read()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dtype": "blah"}, {"dtype": "float16"}, {"dtype": None}, {"dtype": []}, {"training": []}, {"data": "text.txt"}],
+)
+def test_settings_of_another_kind_are_refused(run, wrong):
+    settings = json.loads((run.path / "training.json").read_text())
+    (run.path / "training.json").write_text(json.dumps(settings | wrong))
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"^RunFolder: expected [^\n]*training\.json'[^\n]*, got {name} [^\n]*$"):
+        load_run(run.path)
+
+
 def test_load_run_says_what_is_wrong(run, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         load_run(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"log\.jsonl', which is a file"):
+        load_run(run.path / "log.jsonl")
     (run.path / "training.json").write_text('{"format_version": 1, "numtx": "0.1.0"}')
     with pytest.raises(ValueError, match="expected the settings of a training"):
         load_run(run.path)

@@ -66,6 +66,16 @@ def test_shard_k_of_step_s_draws_from_seed_s_k(make_model):
     np.testing.assert_array_equal(gradients.views["embedding.weight"], total)
 
 
+def test_no_two_pieces_of_a_step_drop_the_same(make_model):
+    model = make_model(dropout=0.5)
+    batch = padded_batch(model.config.vocab_size)
+    sharded = ShardedGradients(model, 3, seed=7)
+    keys = [piece.key for step in range(2) for piece in sharded.pieces([batch, batch], step)]
+    assert keys == [(7, step, number) for step in range(2) for number in range(6)]
+    alone = ShardedGradients(model, 1, seed=7)
+    assert alone([batch, batch], 0)[0] != pytest.approx(alone(batch, 0)[0])
+
+
 def test_seed_step_and_shards_matter(make_model):
     model = make_model(dropout=0.5)
     batch = padded_batch(model.config.vocab_size)

@@ -1,5 +1,7 @@
 """The loop: what it tells, logs, keeps and refuses."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,8 @@ def test_callbacks_are_told_everything_in_order(make_model, make_config, tokens,
     config = make_config(steps=5, eval_every=2, save_every=3)
     result = Trainer(make_model(), *split(tokens), config, tmp_path / "run", callbacks=[witness]).train()
     assert witness.events == [
-        ("save", "checkpoint-0"),
         ("start", 0),
+        ("save", "checkpoint-0"),
         ("step", 1),
         ("step", 2),
         ("evaluate", 2),
@@ -171,6 +173,41 @@ def test_stop_ends_after_the_running_step_and_saves(make_model, make_config, tok
     for name, array in trainer.model.named_parameters():
         np.testing.assert_array_equal(run.model.get_parameter(name), array)
     assert trainer.train().step == 10  # and it goes on in the same process
+
+
+def test_the_clock_stands_still_after_the_end(make_model, make_config, tokens):
+    trainer = Trainer(make_model(), tokens, None, make_config(steps=2))
+    result = trainer.train()
+    time.sleep(0.01)
+    assert trainer.seconds == result.seconds == trainer.progress.seconds > 0
+    assert trainer.train().seconds >= result.seconds  # nothing is left to do; the time goes on from there
+
+
+@pytest.mark.parametrize("event", ["on_start", "on_step", "on_save"])
+def test_a_callback_that_raises_leaves_a_trainer_that_goes_on(make_model, make_config, tokens, tmp_path, event):
+    def fail(trainer, *_):
+        trainer.stop()
+        raise RuntimeError("full of errors")
+
+    callback = Callback()
+    setattr(callback, event, fail)
+    trainer = Trainer(make_model(), *split(tokens), make_config(), tmp_path / "run", callbacks=[callback])
+    with pytest.raises(RuntimeError, match="full of errors"):
+        trainer.train()
+    trainer.callbacks.clear()
+    seconds = trainer.seconds
+    time.sleep(0.01)
+    assert trainer.seconds == seconds
+    result = trainer.train()
+    assert (result.step, result.stopped) == (10, False)
+    assert (tmp_path / "run/checkpoint-10").is_dir()
+
+
+def test_workers_do_not_outlive_a_training(make_model, make_config, tokens):
+    trainer = Trainer(make_model(), tokens, None, make_config(steps=2, threads=2))
+    before = set(vars(trainer))
+    trainer.train()
+    assert set(vars(trainer)) == before
 
 
 def test_what_cannot_train_is_refused_before_a_run_is_made(make_model, make_config, tokens, tmp_path):

@@ -65,7 +65,10 @@ class Textbook:
         return e / np.where(total == 0, 1, total)
 
     def draw(self, rng, shape, rate):
-        return None if rng is None or rate == 0 else rng.random(shape, dtype=np.float32) >= rate
+        """What dropout keeps: the numbers of `rng` in the order of numtx's own, keys down and queries across."""
+        if rng is None or rate == 0:
+            return None
+        return transposed(rng.random((*shape[:2], shape[3], shape[2]), dtype=np.float32)) >= rate
 
     def drop(self, p, kept, rate):
         return p if kept is None else p * kept * (1 / (1 - rate))

@@ -1,13 +1,15 @@
-"""Every pair through the battery, driven by Hypothesis; and what small drawn cases do not reach."""
+"""Every op through the battery, driven by Hypothesis, in blocks of all sizes; and what small cases do not reach."""
+
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numtx import functional as F
-from numtx.functional import attention, blocks
-from numtx.testing import SPECS, Case, Drawer, Pair, Spec, battery
+from numtx.functional import blocks
+from numtx.testing import SCALES, SPECS, Case, Drawer, Pair, Spec, battery, small_blocks
 from numtx.testing.battery import outcome
 from numtx.testing.findings import failures
 from numtx.testing.mistakes.attention_textbook import Textbook
@@ -19,8 +21,8 @@ names = pytest.mark.parametrize("spec", FUNCTIONAL, ids=lambda spec: spec.name)
 
 def drawn(data: st.DataObject, spec: Spec) -> Case:
     """A case whose every size, choice and seed comes from Hypothesis."""
-    small = data.draw(st.booleans(), label="small")
-    return spec.draw(Drawer(integer=lambda low, high: data.draw(st.integers(low, high)), small=small))
+    small, scale = data.draw(st.booleans(), label="small"), data.draw(st.sampled_from(SCALES), label="scale")
+    return spec.draw(Drawer(integer=lambda low, high: data.draw(st.integers(low, high)), small=small, scale=scale))
 
 
 def accepted(spec: Spec, case: Case) -> None:
@@ -29,18 +31,15 @@ def accepted(spec: Spec, case: Case) -> None:
 
 
 @names
-@given(data=st.data())
-def test_battery(spec, data):
-    accepted(spec, drawn(data, spec))
-
-
-@given(data=st.data(), block=st.integers(1, 3))
-def test_battery_of_attention_in_small_blocks(data, block):
-    """Causal attention works in blocks of queries, larger than any drawn case: here a case has several."""
-    case = drawn(data, ATTENTION).with_settings(causal=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "QUERIES", block)
-        accepted(ATTENTION, case)
+@settings(max_examples=2 * settings.default.max_examples)
+@given(
+    data=st.data(),
+    sizes=st.none() | st.tuples(st.integers(1, 12), st.integers(1, 3), st.sampled_from((1, 10, 30, 100))),
+)
+def test_battery(spec, data, sizes):
+    """Half of the cases in blocks smaller than the arrays: what is summed over blocks must be summed."""
+    with nullcontext() if sizes is None else small_blocks(*sizes):
+        accepted(spec, drawn(data, spec))
 
 
 @names
@@ -79,6 +78,26 @@ def test_large_arrays_equal_their_pieces(name):
         np.testing.assert_allclose(y.reshape(-1)[piece], y_piece, rtol=1e-6, atol=1e-7)
         dx_piece = backward(dy.reshape(-1)[piece], cache)
         np.testing.assert_allclose(dx.reshape(-1)[piece], dx_piece, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_many_rows_equal_their_pieces(name):
+    """The blocks at their real size: rows apart, and the gradients of the weights summed over them."""
+    forward, backward = getattr(F, name), getattr(F, name + "_backward")
+    numbers, width = np.random.default_rng(0), 48
+    x, dy = numbers.standard_normal((2, 5 * blocks.BLOCK // (2 * width), width))
+    weights = numbers.standard_normal((2 if name == "layer_norm" else 1, width))
+    y, cache = forward(x, *weights)
+    dx, *dweights = backward(dy, cache)
+    summed = [0.0] * len(weights)
+    for n in range(0, len(x), 100):
+        y_piece, cache = forward(x[n : n + 100], *weights)
+        dx_piece, *parts = backward(dy[n : n + 100], cache)
+        np.testing.assert_allclose(y[n : n + 100], y_piece, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(dx[n : n + 100], dx_piece, rtol=1e-12, atol=1e-13)
+        summed = [total + part for total, part in zip(summed, parts, strict=True)]
+    for total, dweight in zip(summed, dweights, strict=True):
+        np.testing.assert_allclose(dweight, total, rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize("window", [None, 5, 100])

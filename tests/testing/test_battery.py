@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from numtx.testing import Case, Drawer, Finding, Options, Pair, Spec, accepts, battery, rejection
+from numtx.testing import Case, Drawer, Finding, Options, Pair, Spec, battery, rejection
 
 
 def draw(d):
@@ -51,7 +51,8 @@ def test_a_right_op_with_a_cache_of_its_own_passes():
     def own_backward(dy, cache):
         return cache["twice"] * dy, cache["square"] * dy
 
-    assert accepts(SPEC, CASES, (own_forward, own_backward))
+    for case in CASES:
+        assert failed((own_forward, own_backward), case) == set()
 
 
 def test_every_check_ran():

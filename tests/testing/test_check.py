@@ -4,9 +4,23 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from numtx import functional as F
-from numtx.testing import MISTAKES, Report, Row, check, check_pair, diagnose, planted
+from numtx.functional import attention, blocks
+from numtx.testing import (
+    MISTAKES,
+    SPECS,
+    Report,
+    Row,
+    cases,
+    check,
+    check_pair,
+    diagnose,
+    planted,
+    rejection,
+    small_blocks,
+)
 from numtx.testing.findings import Finding
 from numtx.testing.report import tabulate
 
@@ -19,11 +33,65 @@ def test_one_op_by_name():
     assert all(row.error < 1e-6 for row in report)
 
 
-def test_several_names_and_progress():
-    seen = []
-    report = check(["relu", "softmax"], count=2, progress=lambda spec, rows: seen.append((spec.name, len(rows))))
+def test_several_names():
+    report = check(["relu", "softmax"], count=2)
     assert report
-    assert seen == [("relu", 2), ("softmax", 2)]
+    assert [(row.what, row.gradient) for row in report] == [
+        ("relu", "y"),
+        ("relu", "x"),
+        ("softmax", "y"),
+        ("softmax", "x"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_sum_over_blocks_that_keeps_only_the_last_is_seen(name, monkeypatch):
+    """Arrays of a check fill no block of the real size, and are right there."""
+    right = getattr(F, name + "_backward")
+
+    def last_block_only(dy, cache):
+        dx, dweight, *rest = right(dy, cache)
+        for dy_, xhat_ in blocks.row_blocks(dy, cache[0]):
+            dweight[...] = np.sum(dy_ * xhat_, axis=0)
+        return dx, dweight, *rest
+
+    monkeypatch.setattr(F, name + "_backward", last_block_only)
+    spec = SPECS[name]
+    assert all(rejection(spec, case) is None for case in cases(spec, 12))
+    assert [row.gradient for row in check(name, count=4) if not row.ok] == ["weight"]
+
+
+@pytest.mark.parametrize("gradient", ["key", "value", "bias"])
+def test_a_sum_over_blocks_of_attention_that_keeps_only_the_last_is_seen(gradient, monkeypatch):
+    """Blocks of queries, and of rows of the batch."""
+    name = "scaled_dot_product_attention"
+    right = F.scaled_dot_product_attention_backward
+
+    def overwriting(dy, cache):
+        """What the last block alone adds: the incoming gradient of all others is zero."""
+        found = dict(zip(("query", "key", "value", "bias"), right(dy, cache), strict=True))
+        if found[gradient] is not None:
+            *_, (rows, queries, _) = attention._blocks(*dy.shape[:3], cache[1].shape[2], cache[5])
+            last = np.zeros_like(dy)
+            last[rows, :, queries] = dy[rows, :, queries]
+            part = dict(zip(found, right(last, cache), strict=True))[gradient]
+            found[gradient][...] = part
+        return tuple(found.values())
+
+    monkeypatch.setattr(F, name + "_backward", overwriting)
+    assert all(rejection(SPECS[name], case) is None for case in cases(SPECS[name], 12))
+    assert [row.gradient for row in check(name) if not row.ok] == [gradient]
+
+
+def test_small_blocks_last_as_long_as_their_with():
+    before = blocks.BLOCK, attention.QUERIES, attention.SCORES
+    assert min(before) > 60
+    with small_blocks(5, 4, 3):
+        assert len(list(blocks.row_blocks(np.ones((7, 2))))) == 4
+        assert len(list(attention._blocks(2, 1, 8, 8, True))) == 4
+    with pytest.raises(ZeroDivisionError), small_blocks():
+        1 / 0  # noqa: B018
+    assert before == (blocks.BLOCK, attention.QUERIES, attention.SCORES)
 
 
 def test_a_planted_mistake_fails_by_name():

@@ -7,6 +7,9 @@ import pytest
 
 from numtx.text import TokenBatches
 from numtx.training import AdamW, Callback, Trainer, clip_grad_norm, evaluate, load_run
+from numtx.training.crew import CAN_FORK, Crew
+
+needs_fork = pytest.mark.skipif(not CAN_FORK, reason="this system trains in threads")
 
 
 class Witness(Callback):
@@ -147,15 +150,30 @@ def test_it_learns(make_model, make_config, tokens):
     assert evaluate(model, tokens, 16).loss < 1.3
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_no_bit_of_a_run(make_model, make_config, tokens, threads, worth_threads):
+@pytest.mark.parametrize("fork", [pytest.param(True, marks=needs_fork), False], ids=["processes", "threads"])
+@pytest.mark.parametrize(("threads", "shards"), [(2, 2), (2, 3), (3, 2), (4, 2), (4, 3), (3, 1)])
+def test_threads_change_no_bit_of_a_run(
+    make_model, make_config, tokens, monkeypatch, threads, shards, fork, worth_threads
+):
+    """More threads than shards and fewer, in processes and, as where there is no fork, in threads."""
+    crews = []
+
+    def counted(count, *arguments):
+        crews.append(count)
+        return Crew(count, *arguments)
+
+    monkeypatch.setattr("numtx.training.sharding.Crew", counted)
+    monkeypatch.setattr("numtx.training.sharding.CAN_FORK", fork)
     runs = []
     for count in (1, threads):
-        trainer = Trainer(make_model(dropout=0.2), *split(tokens), make_config(threads=count))
+        config = make_config(steps=4, eval_every=2, threads=count, shards=shards, accumulation=2)
+        trainer = Trainer(make_model(dropout=0.2), *split(tokens), config)
         trainer.train()
-        runs.append(trainer)
-    np.testing.assert_array_equal(runs[0].optimizer.flat.buffer, runs[1].optimizer.flat.buffer)
-    assert [row["eval_loss"] for row in runs[0].log] == [row["eval_loss"] for row in runs[1].log]
+        states = {name: array.tobytes() for name, array in trainer.optimizer.state_dict().items()}
+        losses = [(row["loss"], row["eval_loss"], row["grad_norm"]) for row in trainer.log]
+        runs.append((trainer.optimizer.flat.buffer.tobytes(), states, losses))
+    assert runs[0] == runs[1]
+    assert crews == ([min(threads, shards) - 1] if fork and shards > 1 else [])
 
 
 def test_stop_ends_after_the_running_step_and_saves(make_model, make_config, tokens, tmp_path):

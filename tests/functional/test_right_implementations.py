@@ -1,81 +1,10 @@
-"""Every classic mistake of a pair is rejected by the battery, and right implementations are not."""
-
-import math
-from itertools import islice
+"""Right implementations with other arithmetic than numtx's, each with a cache of its own, pass the battery."""
 
 import numpy as np
 import pytest
 
-from numtx import functional
-from numtx.testing import MISTAKES, SCALES, SPECS, Drawer, accepts, cases, diagnose, planted, rejected, rejection
-from numtx.testing.battery import movement, outcome
+from numtx.testing import SPECS, cases, diagnose, rejection
 from numtx.testing.mistakes import attention_textbook, cross_entropy
-
-FUNCTIONAL = [mistake for mistake in MISTAKES.values() if mistake.owner == "numtx.functional"]
-PAIRS = [spec for spec in SPECS.values() if hasattr(functional, spec.name)]
-each = pytest.mark.parametrize("mistake", FUNCTIONAL, ids=lambda mistake: mistake.name)
-
-MOVES = 1e-5
-CASES, DRAWS = 3, 200  # so many cases that move the result, out of at most so many drawn
-
-# These need huge, tied or far-off numbers, or a second call, to show: what the scales draw is not moved by them.
-AT_THE_WITNESS_ALONE = {
-    "softmax without subtracting the maximum",
-    "log_softmax as the logarithm of softmax",
-    "binary cross-entropy by the logarithm of the sigmoid",
-    "layer_norm with the one-pass variance",
-    "cross-entropy with 1e-9 added to the probabilities",
-    "cross-entropy targets found by comparing logit values",
-    "dropout mask shared by two branches",
-}
-
-
-@each
-def test_rejected_at_its_witness(mistake):
-    spec, case = SPECS[mistake.of], mistake.witness()
-    assert rejection(spec, case) is None, "the right pair fails at this witness"
-    finding = rejected(mistake, spec)
-    assert finding is not None, f"{mistake.name}: the battery accepts it"
-    by_numbers = finding.check not in ("runs", "gradient's shape", "result's shape")
-    assert by_numbers, f"{mistake.name}: a witness shows wrong numbers, not {finding.check}: {finding.note}"
-
-
-def _moved(mistake, spec, case):
-    right = outcome(spec, case)
-    with planted(mistake):
-        try:
-            return movement(right, outcome(spec, case))
-        except Exception:
-            return math.inf
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@each
-def test_rejected_where_it_moves_the_result(mistake, scale):
-    spec = SPECS[mistake.of]
-    draws = 20 if mistake.name in AT_THE_WITNESS_ALONE else DRAWS
-    drawn = (spec.draw(Drawer(seed, scale=scale)) for seed in range(draws))
-    moving = list(islice((case for case in drawn if _moved(mistake, spec, case) > MOVES), CASES))
-    assert bool(moving) != (mistake.name in AT_THE_WITNESS_ALONE), "whether it shows at this scale"
-    for case in moving:
-        assert rejected(mistake, spec, case) is not None, f"{mistake.name}: the battery accepts {case}"
-
-
-@each
-def test_is_named(mistake):
-    """Somebody whose op is this mistake is told so, and is never told another one."""
-    with planted(mistake):
-        pair = SPECS[mistake.of].pair()
-    named = diagnose(mistake.of, *pair)
-    assert named is None or named.name == mistake.name
-
-
-@pytest.mark.parametrize("spec", PAIRS, ids=lambda spec: spec.name)
-def test_every_op_has_mistakes(spec):
-    assert [mistake for mistake in FUNCTIONAL if mistake.of == spec.name]
-
-
-# Right implementations, each with a cache of its own and other arithmetic than numtx's.
 
 
 def _linear(x, weight, bias=None):
@@ -167,8 +96,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_implementation_with_its_own_cache_passes(name):
     spec = SPECS[name]
-    for case in cases(spec, 9):
+    for case in cases(spec, 12):
         finding = rejection(spec, case, RIGHT[name])
         assert finding is None, f"{finding} at {case}"
-    assert accepts(spec, islice(cases(spec, seed=1), 3), RIGHT[name])
     assert diagnose(name, *RIGHT[name]) is None

@@ -80,6 +80,26 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what writes left in a folder when their process was killed; nobody else may be writing there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, ".log.jsonl.new.00c0ffee").write_text("half a li")
+    ...     remove_leftovers(folder)
+    ...     print(os.listdir(folder))
+    []
+    """
+    for purpose in ("new", "old"):
+        for path in Path(folder).glob(f".*.{purpose}.*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def _beside(path: Path, purpose: str) -> Path:
     # Of the same folder, because a rename is atomic within one file system only; hidden, so that no pattern for
     # finished work (checkpoint-*) finds it; random, so that two processes never write into one another's file.

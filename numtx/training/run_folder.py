@@ -31,6 +31,7 @@ from numtx.checkpoints import (
     load_arrays,
     read_json,
     read_json_lines,
+    remove_leftovers,
     save_arrays,
     write_json,
 )
@@ -217,8 +218,9 @@ class RunFolder:
     def remove_after(self, step: int) -> None:
         """Remove what a killed process left: checkpoints newer than the one that was whole, and unfinished ones."""
         newer = [path for path in self.checkpoints() if int(path.name.removeprefix("checkpoint-")) > step]
-        for path in [*newer, *self.path.glob(".checkpoint-*")]:
+        for path in newer:
             shutil.rmtree(path, ignore_errors=True)
+        remove_leftovers(self.path)
 
     def append_log(self, row: Mapping[str, Any]) -> None:
         """Add a line to the log, and force it to the disk."""

@@ -9,7 +9,8 @@ import textwrap
 
 import pytest
 
-from numtx.checkpoints import atomic_folder, atomic_write
+from numtx.checkpoints import atomic_folder, atomic_write, remove_leftovers
+from numtx.checkpoints.atomic import _beside
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -203,3 +204,27 @@ def test_a_file_system_that_cannot_force_folders_will_do(tmp_path, monkeypatch, 
         with pytest.raises(OSError, match="no"):
             atomic_write(tmp_path / "a", "x")
     assert (tmp_path / "a").read_text() == "x"
+
+
+def test_leftovers_of_killed_writes_are_removed(tmp_path, monkeypatch):
+    """Half a file, half a folder and a folder that was about to be replaced; nothing that somebody else put there."""
+    for name in ("config.json", ".notes.new.txt", ".hidden", "checkpoint-5/.log.new.00c0ffee"):
+        atomic_write(tmp_path / name, "kept")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("numtx.checkpoints.atomic.os.fsync", killed)
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+    monkeypatch.setattr("numtx.checkpoints.atomic.shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "config.json", "new")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "checkpoint-5") as folder:
+        (folder / "a").write_text("half")
+    monkeypatch.undo()
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4").rename(_beside(tmp_path / "checkpoint-4", "old"))
+    assert len(sorted(tmp_path.rglob("*"))) == len(before) + 4
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def killed(*_):
+    raise KeyboardInterrupt

@@ -315,8 +315,11 @@ def test_positions_equal_those_of_transformers():
     from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
     length, width = 40, 10
-    interleaved = create_sinusoidal_embeddings(length, width, out=torch.empty(length, width)).numpy()
-    half = MarianSinusoidalPositionalEmbedding(length, width).create_weight().numpy()
+    # Transformers 4 only fills the table it is given, 5 returns it too.
+    interleaved, marian = torch.empty(length, width), MarianSinusoidalPositionalEmbedding(length, width)
+    create_sinusoidal_embeddings(length, width, out=interleaved)
+    half = marian.create_weight() if hasattr(marian, "create_weight") else marian._init_weight()
+    interleaved, half = interleaved.numpy(), (marian.weight.detach() if half is None else half).numpy()
     for layout, theirs in (("interleaved", interleaved), ("half", half)):
         # Both round to float32 on the way, so that is how near one can be.
         ours = F.sinusoidal_positions(length, width, layout=layout, dtype=np.float64)

@@ -6,11 +6,14 @@ power cut leaves the old content as it was. Errors of the system pass through as
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LEFTOVER = re.compile(r"\..+\.(new|old)\.[0-9a-f]{8}")  # what `_beside` names
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -92,12 +95,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     ...     print(os.listdir(folder))
     []
     """
-    for purpose in ("new", "old"):
-        for path in Path(folder).glob(f".*.{purpose}.*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for path in Path(folder).iterdir():
+        if not LEFTOVER.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _beside(path: Path, purpose: str) -> Path:

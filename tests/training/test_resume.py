@@ -108,7 +108,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(train, tmp_path, damage):
     train("whole")
     train("parts", StopAt(7))
     damage(tmp_path / "parts" / "checkpoint-7")
-    (tmp_path / "parts" / ".checkpoint-9.new.0123").mkdir()  # as a killed process leaves it
+    (tmp_path / "parts" / ".checkpoint-9.new.0123abcd").mkdir()  # as a killed process leaves it
     train("parts", StopAt(8), resume=True)
     assert [path.name for path in RunFolder.open(tmp_path / "parts").checkpoints()] == ["checkpoint-4", "checkpoint-8"]
     assert not list((tmp_path / "parts").glob(".*"))

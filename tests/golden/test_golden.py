@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from torch_names import ATTENTION, BLOCK
 
 from numtx import functional as F
 from numtx import nn
@@ -14,28 +15,6 @@ from numtx.models.gpt2 import GPT2LMHeadModel
 
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in HERE.glob("*.safetensors"))
-
-NORM = {"weight": "weight", "bias": "bias"}
-LINEAR = {"weight": "weight.T", "bias": "bias"}  # .T: PyTorch has it (out, in)
-ATTENTION = {
-    "in_proj_weight": "in_proj_weight.T",
-    "in_proj_bias": "in_proj_bias",
-    "out_proj.weight": "out_proj.weight.T",
-    "out_proj.bias": "out_proj.bias",
-}
-
-
-def under(ours, theirs, names):
-    return {f"{ours}.{name}": f"{theirs}.{other}" for name, other in names.items()}
-
-
-BLOCK = (
-    under("attention.norm", "norm1", NORM)
-    | under("attention.sublayer", "self_attn", ATTENTION)
-    | under("feed_forward.norm", "norm2", NORM)
-    | under("feed_forward.sublayer.up", "linear1", LINEAR)
-    | under("feed_forward.sublayer.down", "linear2", LINEAR)
-)
 
 
 def read(name):

@@ -10,7 +10,7 @@ from numtx.training import Trainer, TrainingConfig, load_run
 torch = pytest.importorskip("torch", reason="the oracle is not installed")
 transformers = pytest.importorskip("transformers", reason="the oracle is not installed")
 
-TEXT = "The cat  sat on\nthe mat, à côté; 1 + 1 = 2.\n" * 20
+TEXT = "The cat  sat on\nthe mat , à côté ; it did n't 1 + 1 = 2 .\n" * 20
 
 
 @pytest.mark.parametrize("tokenizer", [CharTokenizer.from_text(TEXT), ByteTokenizer()], ids=["char", "byte"])
@@ -24,9 +24,10 @@ def test_auto_classes_open_a_run(tmp_path, tokenizer):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "run").eval()
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
     run = load_run(tmp_path / "run")
-    prompt = "The cat  sat\n"
+    prompt = "did n't 1 . \n"  # what a clean-up of spaces would close up
     ids = run.tokenizer.encode(prompt)[None]
     assert their_tokenizer(prompt)["input_ids"] == ids[0].tolist()
+    assert their_tokenizer.decode(ids[0]) == prompt
     with torch.no_grad():
         logits = theirs.to(torch.float64)(torch.from_numpy(ids)).logits.numpy()
     ours = run.model.astype(np.float64)(ids).logits

@@ -12,8 +12,6 @@ from numtx.functional.blocks import BLOCK
 from numtx.training.flat import buffer_of, pieces
 from numtx.training.threads import Workers
 
-PIECE = 16 * BLOCK  # what one thread sums alone; fixed, so that the threads do not change the sum
-
 
 def gradient_norm(grads: Any, *, workers: Workers | None = None) -> float:
     """Return the L2 norm of all gradients together, √(Σ g²), accumulated in float64.
@@ -30,7 +28,7 @@ def gradient_norm(grads: Any, *, workers: Workers | None = None) -> float:
     5.0
     """
     with np.errstate(over="ignore"):  # the norm says it
-        return math.sqrt(math.fsum(_squares(array, workers) for array in _flat_arrays(grads)))
+        return math.sqrt(math.fsum(square for array in _flat_arrays(grads) for square in _squares(array, workers)))
 
 
 def clip_grad_norm(grads: Any, max_norm: float, *, workers: Workers | None = None) -> float:
@@ -63,14 +61,23 @@ def clip_grad_norm(grads: Any, max_norm: float, *, workers: Workers | None = Non
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: expected a positive max_norm, got {max_norm}")
     norm = gradient_norm(grads, workers=workers)
-    scale = max_norm / (norm + 1e-6)
-    if scale < 1 and math.isfinite(norm):
+    scale_gradients(grads, clip_factor(norm, max_norm), workers=workers)
+    return norm
+
+
+def scale_gradients(grads: Any, scale: float, *, workers: Workers | None = None) -> None:
+    """Multiply all gradients by `scale`, in place, where it is under 1."""
+    if scale < 1:
         arrays = {(array.ctypes.data, array.size): array for array in _flat_arrays(grads)}  # one at two names: once
         for array in arrays.values():
             count = workers.worth(array.size) if workers else 1
             parts = [array[slice(*cut)] for cut in pieces(0, array.size, count, BLOCK)]
             (workers or Workers(1)).map(lambda part: np.multiply(part, scale, out=part), parts)
-    return norm
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """Return what gradients of this norm are multiplied by: 1 where they are left as they are."""
+    return min(1.0, max_norm / (norm + 1e-6)) if math.isfinite(norm) else 1.0
 
 
 def _flat_arrays(grads: Any) -> list[np.ndarray]:
@@ -88,19 +95,21 @@ def _flat_arrays(grads: Any) -> list[np.ndarray]:
     return views
 
 
-def _squares(array: np.ndarray, workers: Workers | None) -> float:
-    cuts = [(start, min(start + PIECE, array.size)) for start in range(0, array.size, PIECE)]
-    if workers is None or len(cuts) < 2:
-        return math.fsum(_squares_of_piece(array[slice(*cut)]) for cut in cuts)
-    return math.fsum(workers.map(lambda cut: _squares_of_piece(array[slice(*cut)]), cuts))
+def _squares(array: np.ndarray, workers: Workers | None) -> list[float]:
+    count = workers.worth(array.size) if workers else 1
+    parts = [array[slice(*cut)] for cut in pieces(0, array.size, count, BLOCK)]
+    return [square for part in (workers or Workers(1)).map(squares_of_blocks, parts) for square in part]
 
 
-def _squares_of_piece(piece: np.ndarray) -> float:
-    scratch = np.empty(min(BLOCK, piece.size), np.float64)
-    total = 0.0
-    for start in range(0, piece.size, BLOCK):
-        block = piece[start : start + BLOCK]
+def squares_of_blocks(array: np.ndarray) -> list[float]:
+    """Return Σ g² of each block of a flat array, in float64. Blocks are of one length, so that whoever shares them out
+    does not change the sum.
+    """
+    scratch = np.empty(min(BLOCK, array.size), np.float64)
+    squares = []
+    for start in range(0, array.size, BLOCK):
+        block = array[start : start + BLOCK]
         wide = scratch[: block.size]
         np.copyto(wide, block)
-        total += float(wide @ wide)
-    return total
+        squares.append(float(wide @ wide))
+    return squares

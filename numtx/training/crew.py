@@ -1,7 +1,7 @@
-"""Processes that compute shards beside this one, where the system can fork.
+"""Processes that work beside this one, where the system can fork.
 
 Threads wait for each other between NumPy calls: only one at a time holds the interpreter, and handing it over takes
-longer than many a call. Forked processes share the parameters, which lie in memory that a fork does not copy, and
+longer than many a call. Forked processes share the flat buffers, which lie in memory that a fork does not copy, and
 nothing else.
 """
 
@@ -14,34 +14,34 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NoReturn
-
-from numtx import nn
-from numtx.training.flat import FlatGradients, FlatParameters
 
 CAN_FORK = sys.platform == "linux"  # elsewhere a fork is missing, or breaks the system's own BLAS
 # What ends the process that asks: it saves first, and then ends these.
 ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+Functions = Mapping[str, Callable[[int, Any], Any]]
+
+
 class Crew:
-    """Processes that each compute a loss and gradients when asked, into buffers that this process reads.
+    """This process and `count` more, which share out tasks.
 
     Parameters
     ----------
     count : int
-    flat : FlatParameters
-        Of the model that `compute` works with; what is written to its buffer is seen by all.
-    compute : callable
-        `compute(task)` gives (loss, tree of gradients). It is called in the forked process, whose other objects are
-        those of the moment of the fork.
+        Processes besides this one.
+    functions : dict of name -> callable
+        What can be asked for: `function(number, task)`, where number is 0 in this process and 1, 2 ... in the others.
+        Their objects are those of the moment of the fork, but for the flat buffers: what one writes there all see. Task
+        and result travel as pickles, so large arrays belong into such buffers.
 
     Raises
     ------
     ChildProcessError
-        From `start` and `results`, when a process has ended by itself: killed, most often for want of memory.
+        From `map`, when a process has ended by itself: killed, most often for want of memory.
 
     Notes
     -----
@@ -49,19 +49,18 @@ class Crew:
     shutdown they leave to this one.
     """
 
-    def __init__(self, count: int, flat: FlatParameters, compute: Callable[[Any], tuple[Any, dict]]):
-        self._gradients = [flat.gradients() for _ in range(count)]
-        self._trees = [nn.unflatten(gradients.views) for gradients in self._gradients]
+    def __init__(self, count: int, functions: Functions):
+        self._functions = functions
         self._pipes: list[Connection] = []
         self._pids: list[int] = []
         try:
-            for gradients in self._gradients:
-                self._fork(gradients, compute)
+            for number in range(1, count + 1):
+                self._fork(number)
         except OSError:  # no more processes, or no memory for one
             self.close()
             raise
 
-    def _fork(self, gradients: FlatGradients, compute: Callable[[Any], tuple[Any, dict]]) -> None:
+    def _fork(self, number: int) -> None:
         ours, theirs = Pipe()
         # Held back until the child ignores them: its interrupt handlers are this process's, and not for it to run.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
@@ -71,7 +70,7 @@ class Crew:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if pid == 0:
-                _work(theirs, [ours, *self._pipes], gradients, compute)
+                _work(number, theirs, [ours, *self._pipes], self._functions)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
@@ -79,29 +78,34 @@ class Crew:
         self._pids.append(pid)
 
     def __len__(self) -> int:
-        return len(self._pids)
+        return 1 + len(self._pids)
 
-    def start(self, tasks: Sequence[Any]) -> None:
-        """Give the first processes a task each; there are no more tasks than processes."""
-        for pipe, task in zip(self._pipes[: len(tasks)], tasks, strict=True):
-            try:
-                pipe.send(task)
-            except ConnectionError:
-                raise _ended() from None
-
-    def results(self, count: int) -> list[tuple[float, dict]]:
-        """Return (loss, tree of gradients) of the `count` tasks given last; the trees hold until the next start.
+    def map(self, name: str, tasks: Sequence[Any]) -> list[Any]:
+        """Return [functions[name](number, task)] for at most as many tasks as processes, each by another.
 
         What a process raised is raised here, after all have answered, with the place where it was raised as a note.
         """
-        results, error = [], None
-        for pipe, tree in zip(self._pipes[:count], self._trees[:count], strict=True):
+        others = self._pipes[: len(tasks) - 1]
+        for pipe, task in zip(others, tasks[1:], strict=True):
             try:
-                loss, raised = pipe.recv()
+                pipe.send((name, task))
+            except ConnectionError:
+                raise _ended() from None
+        try:
+            own = self._functions[name](0, tasks[0])
+        finally:  # whatever happens here, no answer may be left for the next call
+            results = self._results(others)
+        return [own, *results]
+
+    def _results(self, pipes: Sequence[Connection]) -> list[Any]:
+        results, error = [], None
+        for pipe in pipes:
+            try:
+                result, raised = pipe.recv()
             except (EOFError, ConnectionError):
                 raise _ended() from None
             error = error or raised
-            results.append((loss, tree))
+            results.append(result)
         if error is not None:
             raise error
         return results
@@ -121,23 +125,20 @@ def _ended() -> ChildProcessError:
     return ChildProcessError("Crew: expected a worker process to go on, got its end (killed, or out of memory)")
 
 
-def _work(
-    pipe: Connection, others: list[Connection], gradients: FlatGradients, compute: Callable[[Any], tuple[Any, dict]]
-) -> NoReturn:
+def _work(number: int, pipe: Connection, others: list[Connection], functions: Functions) -> NoReturn:
     """Answer tasks until one is None or the pipe ends; never return to the code that forked."""
     try:
-        for number in ENDS:
-            signal.signal(number, signal.SIG_IGN)
+        for end in ENDS:
+            signal.signal(end, signal.SIG_IGN)
         for other in others:  # held open here, they would not end with the process that asks
             other.close()
-        while (task := pipe.recv()) is not None:
-            answer: tuple[float, Exception | None]
+        while (asked := pipe.recv()) is not None:
+            name, task = asked
+            answer: tuple[Any, Exception | None]
             try:
-                loss, grads = compute(task)
-                gradients.assign(grads)
-                answer = (float(loss), None)
+                answer = (functions[name](number, task), None)
             except Exception as raised:
-                answer = (0.0, _sendable(raised))
+                answer = (None, _sendable(raised))
             pipe.send(answer)
     except (EOFError, OSError):
         pass  # the process that asks has died

@@ -82,20 +82,39 @@ class Optimizer:
         count = workers.worth(self.flat.size) if workers else 1
         block = BLOCK if count == 1 else BLOCK_IN_THREADS
         decayed, size = self.flat.decayed, self.flat.size
-        parts = [(*cut, self.weight_decay) for cut in pieces(0, decayed, count, block)]
-        parts += [(*cut, 0.0) for cut in pieces(decayed, size, count, block)]
-        while len(self._scratch) < len(parts):
+        cuts = pieces(0, decayed, count, block) + pieces(decayed, size, count, block)
+        while len(self._scratch) < len(cuts):
             self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
+        (workers or Workers(1)).map(
+            lambda numbered: self._update_range(*numbered[1], gradient, rate, block, self._scratch[numbered[0]]),
+            list(enumerate(cuts)),
+        )
 
-        def update_part(numbered: tuple[int, tuple[int, int, float]]) -> None:
-            number, (start, stop, weight_decay) = numbered
-            for at in range(start, stop, block):
-                cut = slice(at, min(at + block, stop))
-                moments = [self.buffers[moment][cut] for moment in self.moments]
-                scratch = self._scratch[number][: cut.stop - cut.start]
-                self._update(self.flat.buffer[cut], gradient[cut], *moments, scratch, rate, weight_decay)
+    def update_slice(
+        self, start: int, stop: int, gradient: np.ndarray, rate: float, steps: int, scale: float = 1.0
+    ) -> None:
+        """Make a slice's part of update number `steps`, with the gradients scaled in place before.
 
-        (workers or Workers(1)).map(update_part, list(enumerate(parts)))
+        For those who share out a step themselves; all slices together are one `step`.
+        """
+        self.steps = steps
+        if not self._scratch:
+            self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
+        boundary = min(max(start, self.flat.decayed), stop)
+        for cut in ((start, boundary), (boundary, stop)):
+            self._update_range(*cut, gradient, rate, BLOCK, self._scratch[0], scale)
+
+    def _update_range(
+        self, start: int, stop: int, gradient: np.ndarray, rate: float, block: int, scratch: np.ndarray, scale=1.0
+    ) -> None:
+        weight_decay = self.weight_decay if start < self.flat.decayed else 0.0
+        for at in range(start, stop, block):
+            cut = slice(at, min(at + block, stop))
+            if scale < 1:
+                gradient[cut] *= scale
+            moments = [self.buffers[moment][cut] for moment in self.moments]
+            arrays = self.flat.buffer[cut], gradient[cut], *moments, scratch[: cut.stop - cut.start]
+            self._update(*arrays, rate, weight_decay)
 
     def _update(self, *arguments: Any) -> None:
         """Update one block: parameters, gradients, one array a moment, scratch, rate, weight decay."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from numtx.functional.blocks import BLOCK
 from numtx.models.loss import count_labels
+from numtx.training.clip import gradient_norm, scale_gradients, squares_of_blocks
 from numtx.training.crew import CAN_FORK, Crew
-from numtx.training.flat import FlatGradients, FlatParameters
+from numtx.training.flat import FlatGradients, FlatParameters, pieces
+from numtx.training.optimizers import Optimizer
 from numtx.training.threads import Workers
 
 
@@ -66,11 +70,12 @@ def split_rows(batch: dict[str, Any], shards: int) -> list[dict[str, Any]]:
 
 
 class ShardedGradients:
-    """Loss and flat gradients of a batch, from shards of its rows.
+    """Loss and flat gradients of a batch, from shards of its rows; then their norm, and the update.
 
     Entered as a context manager, it forks processes for the shards where the system can (Linux), as many as the workers
-    have threads; elsewhere, and if it is not entered, the threads compute. The bits are the same. What changes on the
-    model after the fork, other than the numbers in its parameters, only this process sees.
+    have threads; elsewhere, and if it is not entered, the threads compute. The bits are the same. Each process then
+    sums and updates a slice of the flat buffers. What changes on the model or the optimizer after the fork, other than
+    the numbers in those buffers, only this process sees.
 
     The number of shards belongs to the computation, the number of threads to the machine: shard k of step s draws its
     random numbers from `default_rng([seed, s, k])`, and gradients are summed in the order of k, so the same seed and
@@ -79,7 +84,7 @@ class ShardedGradients:
 
     Parameters
     ----------
-    model : module with `loss_and_grads`, or FlatParameters of one (an optimizer's `flat`)
+    model : module with `loss_and_grads`, FlatParameters of one, or the optimizer of one, which `update` needs
     shards : int
     seed : int
     workers : Workers, optional
@@ -108,6 +113,8 @@ class ShardedGradients:
     ):
         if shards < 1:
             raise ValueError(f"ShardedGradients: expected at least one shard, got {shards}")
+        self.optimizer = model if isinstance(model, Optimizer) else None
+        model = self.optimizer.flat if self.optimizer else model
         flat = model if isinstance(model, FlatParameters) else FlatParameters(model)
         self.model = flat.model
         self.shards = shards
@@ -116,6 +123,8 @@ class ShardedGradients:
         self.keep = "inputs" if recompute else "all"
         self.gradients: FlatGradients = flat.gradients()
         self._crew: Crew | None = None
+        self._computed: list[FlatGradients] = []
+        self._squares: list[float] = []  # of the blocks of the gradients, from which the norm follows
 
     def __call__(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> tuple[float, FlatGradients]:
         """Return the loss, a mean over all real labels in nats, and its gradients.
@@ -133,38 +142,85 @@ class ShardedGradients:
         ValueError
             If a batch has no rows, arrays of different numbers of rows, or no labels.
         """
-        pieces = self.pieces(batches, step)
-        num_items = self.num_items(pieces)
+        parts = self.pieces(batches, step)
+        num_items = self.num_items(parts)
         loss = 0.0
         # No more gradients are held at once than are computed.
-        wave = self.workers.threads if self._crew is None else len(self._crew) + 1
+        wave = self.workers.threads if self._crew is None else len(self._crew)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for start in range(0, len(pieces), wave):
-                results = self._side_by_side([(piece, num_items) for piece in pieces[start : start + wave]])
-                loss = sum((float(part) for part, _ in results), loss)
-                self.gradients.sum_trees([grads for _, grads in results], fresh=start == 0, workers=self.workers)
+            for start in range(0, len(parts), wave):
+                tasks = [(piece, num_items) for piece in parts[start : start + wave]]
+                if self._crew is None:
+                    results = self.workers.map(lambda task: self.compute(*task), tasks)
+                    loss = sum((float(part) for part, _ in results), loss)
+                    trees = [grads for _, grads in results]
+                    self.gradients.sum_trees(trees, fresh=start == 0, workers=self.workers)
+                else:
+                    loss = sum(self._crew.map("compute", tasks), loss)
+                    summed = self._crew.map("sum", [(*cut, len(tasks), start == 0) for cut in self._cuts()])
+                    self._squares = [square for part in summed for square in part]
         return loss, self.gradients
 
-    def _side_by_side(self, tasks: list[tuple[Piece, int]]) -> list[tuple[Any, dict]]:
+    def norm(self) -> float:
+        """Return the global norm of the gradients that were computed last, as `gradient_norm` does."""
         if self._crew is None:
-            return self.workers.map(lambda task: self.compute(*task), tasks)
-        self._crew.start(tasks[1:])
-        try:
-            own = self.compute(*tasks[0])
-        finally:  # whatever happens here, no answer may be left for the next call
-            others = self._crew.results(len(tasks) - 1)
-        return [own, *others]
+            return gradient_norm(self.gradients, workers=self.workers)
+        return math.sqrt(math.fsum(self._squares))
+
+    def update(self, lr: float, scale: float = 1.0) -> None:
+        """Scale the gradients that were computed last, in place, and let the optimizer make its step with them."""
+        if self.optimizer is None:
+            raise ValueError("ShardedGradients: expected to be made with an optimizer, which updates, got none")
+        if self._crew is None:
+            scale_gradients(self.gradients, scale, workers=self.workers)
+            self.optimizer.step(self.gradients, lr, workers=self.workers)
+            return
+        self.optimizer.flat.sync()
+        steps = self.optimizer.steps + 1
+        self._crew.map("update", [(*cut, lr, steps, scale) for cut in self._cuts()])
 
     def __enter__(self) -> ShardedGradients:
-        count = min(self.workers.threads, self.shards) - 1
-        if CAN_FORK and count > 0:
-            self._crew = Crew(count, self.gradients.flat, lambda task: self.compute(*task))
+        count = min(self.workers.threads, self.shards)
+        if CAN_FORK and count > 1:
+            self._computed = [self.gradients.flat.gradients() for _ in range(count)]  # what each process computed
+            self._crew = Crew(count - 1, {"compute": self._compute, "sum": self._sum, "update": self._update})
         return self
+
+    # What each process of the crew does: `number` is its own, [start, stop) its slice of the flat buffers.
+
+    def _cuts(self) -> list[tuple[int, int]]:
+        assert self._crew is not None
+        return pieces(0, self.gradients.buffer.size, len(self._crew), BLOCK)
+
+    def _compute(self, number: int, task: tuple[Piece, int]) -> float:
+        loss, grads = self.compute(*task)
+        self._computed[number].assign(grads)
+        return float(loss)
+
+    def _sum(self, number: int, task: tuple[int, int, int, bool]) -> list[float]:
+        start, stop, count, fresh = task
+        squares = []
+        for at in range(start, stop, BLOCK):
+            cut = slice(at, min(at + BLOCK, stop))
+            total, *rest = [computed.buffer[cut] for computed in self._computed[:count]]
+            if not fresh:
+                total, rest = self.gradients.buffer[cut], [total, *rest]
+            for part in rest:
+                total = np.add(total, part, out=self.gradients.buffer[cut])
+            if not rest:
+                self.gradients.buffer[cut] = total
+            squares += squares_of_blocks(self.gradients.buffer[cut])  # now, while it is in the cache
+        return squares
+
+    def _update(self, number: int, task: tuple[int, int, float, int, float]) -> None:
+        start, stop, lr, steps, scale = task
+        assert self.optimizer is not None
+        self.optimizer.update_slice(start, stop, self.gradients.buffer, lr, steps, scale)
 
     def __exit__(self, *_: object) -> None:
         if self._crew is not None:
             self._crew.close()
-            self._crew = None
+            self._crew, self._computed = None, []
 
     def pieces(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> list[Piece]:
         """Return the parts of the computation in the order of the sum."""

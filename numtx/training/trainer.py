@@ -14,7 +14,7 @@ import numpy as np
 from numtx.text import TokenBatches, windows
 from numtx.training.allocator import keep_freed_memory
 from numtx.training.callbacks import Callback, StepReport, TrainingResult
-from numtx.training.clip import clip_grad_norm
+from numtx.training.clip import clip_factor
 from numtx.training.config import TrainingConfig
 from numtx.training.evaluation import evaluate, evaluation_batches
 from numtx.training.nonfinite import (
@@ -142,8 +142,10 @@ class Trainer:
         """
         keep_freed_memory()
         config = self.config
-        flat, workers = self.optimizer.flat, Workers(config.worker_threads)
-        sharded = ShardedGradients(flat, config.shards, seed=config.seed, workers=workers, recompute=config.recompute)
+        workers = Workers(config.worker_threads)
+        sharded = ShardedGradients(
+            self.optimizer, config.shards, seed=config.seed, workers=workers, recompute=config.recompute
+        )
         with workers, sharded:
             try:
                 self._open(resume)
@@ -174,12 +176,12 @@ class Trainer:
         first = progress.step * config.accumulation
         batches = [as_batch(self.batches.at(first + i)) for i in range(config.accumulation)]
         loss, grads = sharded(batches, progress.step)
-        norm = clip_grad_norm(grads, config.clip or math.inf, workers=sharded.workers)
+        norm = sharded.norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             where = first_nonfinite(sharded, batches, progress.step) or first_nonfinite_sum(grads.buffer)
             raise self._nonfinite(f"loss {loss} and gradient norm {norm} at step {progress.step + 1}", where)
         lr = config.learning_rate(progress.step)
-        self.optimizer.step(grads, lr, workers=sharded.workers)
+        sharded.update(lr, clip_factor(norm, config.clip or math.inf))
         tokens, seconds = sum(map(real_labels, batches)), time.perf_counter() - began
         progress.since.add(loss, norm, tokens, seconds)
         progress.step += 1

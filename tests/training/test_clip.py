@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from numtx import nn
 from numtx.training import FlatParameters, Workers, clip_grad_norm, gradient_norm
-from numtx.training.clip import BLOCK, PIECE
+from numtx.training.clip import BLOCK
 
 
 def tree(seed=0, scale=1.0, dtype=np.float32):
@@ -49,7 +49,7 @@ def test_squares_beyond_float32_are_no_matter():
 
 
 def test_a_long_sum_is_accurate():
-    ones = np.ones(3 * PIECE + 17, np.float32)  # a float32 sum of squares stops at 2**24
+    ones = np.ones(3 * 16 * BLOCK + 17, np.float32)  # a float32 sum of squares stops at 2**24
     ones *= np.float32(0.1)
     exact = math.sqrt(ones.size) * float(np.float32(0.1))
     assert gradient_norm(ones) == pytest.approx(exact, rel=1e-13)
@@ -57,7 +57,7 @@ def test_a_long_sum_is_accurate():
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_no_bit(threads, worth_threads):
-    array = np.random.default_rng(0).standard_normal(2 * PIECE + BLOCK + 5).astype(np.float32)
+    array = np.random.default_rng(0).standard_normal(2 * 16 * BLOCK + BLOCK + 5).astype(np.float32)
     alone, together = array.copy(), array.copy()
     norm = clip_grad_norm(alone, 1.0)
     with Workers(threads) as workers:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from numtx.models import GPT2Config, GPT2LMHeadModel
-from numtx.training import ShardedGradients, Workers
+from numtx.training import SGD, AdamW, ShardedGradients, Workers, clip_grad_norm
+from numtx.training.clip import clip_factor
 from numtx.training.crew import CAN_FORK, Crew
-from numtx.training.flat import FlatParameters
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="this system trains in threads")
 
@@ -55,17 +55,57 @@ def test_processes_give_the_bits_of_one_thread(shards):
     assert len(set(results)) == 1
 
 
-def test_what_a_process_raises_is_raised_here():
-    def compute(task):
-        raise ValueError(f"no {task}")
+@pytest.mark.parametrize("optimizer", [AdamW, SGD])
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("max_norm", [0.05, 1e9], ids=["clipped", "not clipped"])
+def test_a_shared_out_update_has_the_bits_of_clip_and_step(monkeypatch, optimizer, threads, max_norm):
+    monkeypatch.setattr("numtx.training.sharding.BLOCK", 64)  # slices of several blocks, and weight decay ends in one
+    monkeypatch.setattr("numtx.training.clip.BLOCK", 64)
+    monkeypatch.setattr("numtx.training.optimizers.BLOCK", 64)
+    alone, shared = optimizer(model(), weight_decay=0.3), optimizer(model(), weight_decay=0.3)
+    with Workers(threads) as workers, ShardedGradients(shared, 4, seed=7, workers=workers) as sharded:
+        for step in range(3):
+            _, gradients = ShardedGradients(alone.flat, 4, seed=7)(batch(), step)
+            norm = clip_grad_norm(gradients, max_norm)
+            alone.step(gradients, 0.1 + step)
+            sharded(batch(), step)
+            assert sharded.norm() == norm
+            sharded.update(0.1 + step, clip_factor(norm, max_norm))
+            np.testing.assert_array_equal(sharded.gradients.buffer, gradients.buffer)
+    assert norm > 0.05
+    for one, other in ((alone.state_dict(), shared.state_dict()), (alone.flat.views, shared.flat.views)):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
-    flat = FlatParameters(model())
-    crew = Crew(2, flat, compute)
+
+def test_an_array_put_into_the_model_is_updated_too():
+    optimizer = SGD(model(), lr=1.0)
+    with Workers(2) as workers, ShardedGradients(optimizer, 2, workers=workers) as sharded:
+        sharded(batch(), 0)
+        optimizer.flat.model.set_parameter("stack.norm.bias", np.full(8, 5, np.float32))
+        sharded.update(1.0)
+        gradient = sharded.gradients.views["stack.norm.bias"]
+    np.testing.assert_array_equal(optimizer.flat.model.stack.norm.bias, 5 - gradient)
+
+
+def test_an_update_needs_an_optimizer():
+    with pytest.raises(ValueError, match="made with an optimizer"):
+        ShardedGradients(model(), 2).update(0.1)
+
+
+def test_what_a_process_raises_is_raised_here():
+    def bake(number, task):
+        if number:
+            raise ValueError(f"no {task}")
+        return task
+
+    crew = Crew(2, {"bake": bake})
     try:
         for _ in range(2):  # and it still answers after that
-            crew.start(["bread", "butter"])
             with pytest.raises(ValueError, match="no bread"):
-                crew.results(2)
+                crew.map("bake", ["cake", "bread", "butter"])
+        assert crew.map("bake", ["cake"]) == ["cake"]
     finally:
         crew.close()
 
@@ -78,34 +118,39 @@ class PeculiarError(Exception):
 
 
 def test_what_cannot_travel_arrives_by_its_name():
-    grads = {name: np.zeros_like(array) for name, array in model().named_parameters()}
-
-    def compute(task):
+    def sail(number, task):
         if task == 1:
             raise PeculiarError("a fault", "sea")
-        return task, grads
+        return number, task
 
-    crew = Crew(1, FlatParameters(model()), compute)
+    crew = Crew(1, {"sail": sail})
     try:
-        crew.start([1])
         with pytest.raises(RuntimeError, match="PeculiarError: a fault at sea"):
-            crew.results(1)
-        crew.start([2.5])
-        assert crew.results(1)[0][0] == 2.5
+            crew.map("sail", [0, 1])
+        assert crew.map("sail", [0, 2.5]) == [(0, 0), (1, 2.5)]
     finally:
         crew.close()
 
 
 def test_an_error_says_where_in_the_process_it_was_raised():
-    def some_function_of_mine(task):
-        raise ValueError("no bread")
+    def some_function_of_mine(number, task):
+        if number:
+            raise ValueError("no bread")
 
-    crew = Crew(1, FlatParameters(model()), some_function_of_mine)
-    crew.start([0])
+    crew = Crew(1, {"mine": some_function_of_mine})
     with pytest.raises(ValueError, match="no bread") as raised:
-        crew.results(1)
+        crew.map("mine", [0, 0])
     crew.close()
     assert any("some_function_of_mine" in note for note in raised.value.__notes__)
+
+
+def test_each_process_has_its_number_and_its_function():
+    crew = Crew(2, {"double": lambda number, task: (number, 2 * task), "pid": lambda number, task: os.getpid()})
+    assert len(crew) == 3
+    assert crew.map("double", [1, 2, 3]) == [(0, 2), (1, 4), (2, 6)]
+    assert crew.map("double", [5, 6]) == [(0, 10), (1, 12)]
+    assert crew.map("pid", [None] * 3) == [os.getpid(), *crew._pids]
+    crew.close()
 
 
 @pytest.mark.parametrize(
@@ -158,32 +203,32 @@ with Workers(3) as workers:
 
 
 def test_a_process_that_died_while_idle_is_an_error_too():
-    crew = Crew(2, FlatParameters(model()), lambda task: None)
+    crew = Crew(2, {"rest": lambda number, task: None})
     os.kill(crew._pids[1], signal.SIGKILL)
     assert gone(crew._pids[1])
     with pytest.raises(ChildProcessError, match="killed"):
-        crew.start([1, 2])
+        crew.map("rest", [0, 1, 2])
     crew.close()
 
 
 def test_a_killed_process_is_an_error_and_not_a_wait():
-    crew = Crew(1, FlatParameters(model()), lambda task: time.sleep(60))
-    crew.start([0])
-    os.kill(crew._pids[0], signal.SIGKILL)
+    def kill_the_other(number, task):
+        if number:
+            time.sleep(60)
+        os.kill(crew._pids[0], signal.SIGKILL)
+
+    crew = Crew(1, {"kill": kill_the_other})
     with pytest.raises(ChildProcessError, match="killed"):
-        crew.results(1)
+        crew.map("kill", [0, 0])
     crew.close()
 
 
 def test_keyboard_signals_are_left_to_the_parent():
-    grads = {name: np.zeros_like(array) for name, array in model().named_parameters()}
-    crew = Crew(1, FlatParameters(model()), lambda task: (task, grads))
-    crew.start([1])
-    crew.results(1)  # now it is past its start
+    crew = Crew(1, {"give back": lambda number, task: task})
+    crew.map("give back", [0, 0])  # now it is past its start
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(crew._pids[0], number)
-    crew.start([2.5])
-    assert crew.results(1)[0][0] == 2.5
+    assert crew.map("give back", [1, 2.5]) == [1, 2.5]
     crew.close()
 
 

@@ -27,6 +27,15 @@ def _witness() -> Case:
     return Case({"x": np.array(X)})
 
 
+def _keeping_x(forward):
+    """The right forward with x alone in its cache, for a backward that works it out for itself."""
+
+    def kept(x):
+        return forward(x)[0], (x,)
+
+    return kept
+
+
 def _relu_open(dy, cache):
     return dy.copy()
 
@@ -35,17 +44,9 @@ def _relu_guided(dy, cache):
     return relu_backward(dy, cache) * (dy > 0)
 
 
-def _sigmoid_keeping_x(x):
-    return sigmoid(x)[0], (x,)
-
-
 def _sigmoid_again(dy, cache):
     s = sigmoid(cache[0])[0]
     return dy * (s * (1 - s))
-
-
-def _tanh_keeping_x(x):
-    return tanh(x)[0], (x,)
 
 
 def _tanh_without_square(dy, cache):
@@ -61,21 +62,28 @@ def _silu_first_term(dy, cache):
     return dy * cache[1]
 
 
-def _gelu_density_lost(dy, cache):
-    return dy * cache[1]
+def _phi(x):
+    from scipy.special import erf
+
+    return (1 + erf(x / math.sqrt(2))) / 2
 
 
 def _density(x):
     return np.exp(-0.5 * np.clip(x, -40, 40) ** 2)
 
 
+def _gelu_density_lost(dy, cache):
+    (x,) = cache
+    return dy * _phi(x)
+
+
 def _gelu_density_unscaled(dy, cache):
-    x, phi = cache
-    return dy * (phi + x * _density(x))
+    (x,) = cache
+    return dy * (_phi(x) + x * _density(x))
 
 
 def _gelu_without_root(x):
-    _, (_, phi) = gelu(x * math.sqrt(2))
+    phi = _phi(x * math.sqrt(2))
     return x * phi, (x, phi)
 
 
@@ -104,8 +112,9 @@ def _gelu_tanh_of_exact_form(dy, cache):
 
 def _tanh_form_slope(cubic: float, chain: bool):
     def backward(dy, cache):
-        x, t = cache
+        (x,) = cache
         bounded = np.clip(x, -10, 10)
+        t = np.tanh(math.sqrt(2 / math.pi) * (bounded + 0.044715 * bounded**3))
         slope = math.sqrt(2 / math.pi) * (1 + cubic * bounded**2) if chain else 1.0
         return dy * ((1 + t) / 2 + bounded * (1 - t**2) * slope / 2)
 
@@ -145,7 +154,7 @@ RELU_SIGMOID_TANH = [
         of="sigmoid",
         why="y (1 - y) is written with the variable that happens to be cached.",
         hint="In σ' = σ (1 - σ), is the cached number x or σ(x)?",
-        forward=_sigmoid_keeping_x,
+        forward=_keeping_x(sigmoid),
         backward=sigmoid_backward,
         witness=_witness,
     ),
@@ -162,7 +171,7 @@ RELU_SIGMOID_TANH = [
         of="tanh",
         why="1 - y² is written with the variable that happens to be cached.",
         hint="In tanh' = 1 - tanh², is the cached number x or tanh x?",
-        forward=_tanh_keeping_x,
+        forward=_keeping_x(tanh),
         backward=tanh_backward,
         witness=_witness,
     ),
@@ -207,6 +216,7 @@ GELU = [
         of="gelu",
         why="The forward was made exact later and the backward stayed.",
         hint="Differentiate the formula that the forward computes.",
+        forward=_keeping_x(gelu),
         backward=_gelu_of_tanh_form,
         witness=_witness,
     ),
@@ -233,6 +243,7 @@ GELU = [
         of="gelu",
         why="The gate Φ(x) is taken for a constant.",
         hint="The product rule has two terms.",
+        forward=_keeping_x(gelu),
         backward=_gelu_density_lost,
         witness=_witness,
     ),
@@ -241,6 +252,7 @@ GELU = [
         of="gelu",
         why="exp(-x²/2) is remembered, its factor is not.",
         hint="What is the derivative of Φ at 0?",
+        forward=_keeping_x(gelu),
         backward=_gelu_density_unscaled,
         witness=_witness,
     ),
@@ -258,6 +270,7 @@ GELU = [
         of="gelu_tanh",
         why="The approximation is good to 5e-4, so its derivative is taken from the exact form.",
         hint="Differentiate the formula that the forward computes.",
+        forward=_keeping_x(gelu_tanh),
         backward=_gelu_tanh_of_exact_form,
         witness=_witness,
     ),
@@ -266,6 +279,7 @@ GELU = [
         of="gelu_tanh",
         why="0.044715 x³ is differentiated to 0.044715 x².",
         hint="Write u'(x) for u = √(2/π) (x + 0.044715 x³).",
+        forward=_keeping_x(gelu_tanh),
         backward=_tanh_form_slope(0.044715, chain=True),
         witness=_witness,
     ),
@@ -274,6 +288,7 @@ GELU = [
         of="gelu_tanh",
         why="1 - tanh² is remembered, the chain rule's factor u' is not.",
         hint="tanh stands around u(x), not around x.",
+        forward=_keeping_x(gelu_tanh),
         backward=_tanh_form_slope(0.0, chain=False),
         witness=_witness,
     ),

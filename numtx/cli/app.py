@@ -13,6 +13,7 @@ from numtx.cli.check import check
 from numtx.cli.errors import FAILED, MISUSED, STOPPED, UsageError, complain, described, let_go_of_stdout
 from numtx.cli.evaluate import evaluate
 from numtx.cli.generate import generate
+from numtx.cli.show import show
 from numtx.cli.train import TRAIN_EPILOG, train
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("train", epilog=TRAIN_EPILOG)(train)
 app.command("generate")(generate)
 app.command("eval")(evaluate)
+app.command("show")(show)
 app.command("check")(check)
 
 

@@ -18,9 +18,23 @@ from numtx.functional.activations import (
     tanh,
     tanh_backward,
 )
-from numtx.functional.attention import scaled_dot_product_attention, scaled_dot_product_attention_backward
+from numtx.functional.attention import (
+    attention_weights,
+    scaled_dot_product_attention,
+    scaled_dot_product_attention_backward,
+)
 from numtx.functional.dropout import dropout, dropout_backward
 from numtx.functional.embedding import embedding, embedding_backward
+from numtx.functional.gated import (
+    geglu,
+    geglu_backward,
+    geglu_tanh,
+    geglu_tanh_backward,
+    glu,
+    glu_backward,
+    swiglu,
+    swiglu_backward,
+)
 from numtx.functional.linear import linear, linear_backward
 from numtx.functional.losses import (
     binary_cross_entropy_with_logits,
@@ -31,11 +45,17 @@ from numtx.functional.losses import (
     mse_loss_backward,
 )
 from numtx.functional.masks import causal_mask, combine_masks, padding_mask, sliding_window_mask
+from numtx.functional.nll import nll_loss, nll_loss_backward
 from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from numtx.functional.position_bias import alibi, alibi_slopes, relative_distances, relative_position_bucket
 from numtx.functional.positions import sinusoidal_positions
+from numtx.functional.rotary import rotary, rotary_backward, rotary_frequencies
 from numtx.functional.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
+    "alibi",
+    "alibi_slopes",
+    "attention_weights",
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_backward",
     "causal_mask",
@@ -46,10 +66,16 @@ __all__ = [
     "dropout_backward",
     "embedding",
     "embedding_backward",
+    "geglu",
+    "geglu_backward",
+    "geglu_tanh",
+    "geglu_tanh_backward",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
     "gelu_tanh_backward",
+    "glu",
+    "glu_backward",
     "layer_norm",
     "layer_norm_backward",
     "linear",
@@ -58,11 +84,18 @@ __all__ = [
     "log_softmax_backward",
     "mse_loss",
     "mse_loss_backward",
+    "nll_loss",
+    "nll_loss_backward",
     "padding_mask",
+    "relative_distances",
+    "relative_position_bucket",
     "relu",
     "relu_backward",
     "rms_norm",
     "rms_norm_backward",
+    "rotary",
+    "rotary_backward",
+    "rotary_frequencies",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_backward",
     "sigmoid",
@@ -73,6 +106,8 @@ __all__ = [
     "sliding_window_mask",
     "softmax",
     "softmax_backward",
+    "swiglu",
+    "swiglu_backward",
     "tanh",
     "tanh_backward",
 ]

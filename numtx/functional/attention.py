@@ -23,8 +23,10 @@ def scaled_dot_product_attention(
     Parameters
     ----------
     query : (B, H, Tq, D) floating array
-    key : (B, H, Tk, D) array
-    value : (B, H, Tk, Dv) array
+    key : (B, Hkv, Tk, D) array
+        Hkv divides H, and query head h reads key and value head h // (H / Hkv): grouped-query attention; multi-query
+        at Hkv = 1 (Ainslie et al., 2023; Shazeer, 2019).
+    value : (B, Hkv, Tk, Dv) array
     bias : array or None
         Added to the scores: four axes that broadcast to (B, H, Tq, Tk), or (H, Tq + Tk - 1) numbers that depend on
         the distance alone, entry j - i + Tq - 1 for query i and key j. Its gradient has the shape that was given.
@@ -60,34 +62,38 @@ def scaled_dot_product_attention(
     array([1., 5.])
     """
     _check(query, key, value, bias, mask, window, dropout)
-    (batch, heads, tq, _), tk = query.shape, key.shape[2]
+    (batch, heads, tq, _), (_, kv_heads, tk, _) = query.shape, key.shape
     if mask is not None or window is not None:
         visible = _visible(mask, tq, tk, causal, window)
         key, value = _without_unseen(visible, key), _without_unseen(visible, value)
     bias_shape = None if bias is None else bias.shape
-    bias = None if bias is None else _bias_by_position(bias, (batch, heads, tq, tk))
-    mask = None if mask is None else np.broadcast_to(mask, (batch, heads, tq, tk))
+    if bias is not None:
+        bias = _grouped(_bias_by_position(bias, (batch, heads, tq, tk)), kv_heads)
+    if mask is not None:
+        mask = _grouped(np.broadcast_to(mask, (batch, heads, tq, tk)), kv_heads)
     scale = query.dtype.type(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    query = np.multiply(query, scale, order="C")  # Tq·D products instead of Tq·Tk
+    query = _grouped(np.multiply(query, scale, order="C"), kv_heads)  # Tq·D products instead of Tq·Tk
+    key, value = key[:, :, None], value[:, :, None]  # (B, Hkv, 1, Tk, D): one for a whole group
     # The heads of a token side by side, as the projection that follows reads them.
     y = np.empty((batch, tq, heads, value.shape[-1]), value.dtype).swapaxes(1, 2)  # (B, H, Tq, Dv)
+    y_grouped = _grouped(y, kv_heads)
     weights = []  # Pᵀ of each block, and which of it dropout kept
     for b, rows, seen in _blocks(batch, heads, tq, tk, causal):
-        pt = key[b, :, :seen] @ query[b, :, rows].swapaxes(-1, -2)  # Sᵀ first and turned into Pᵀ in place
+        pt = key[b, ..., :seen, :] @ query[b, ..., rows, :].swapaxes(-1, -2)  # Sᵀ first, turned into Pᵀ in place
         p = pt.swapaxes(-1, -2)
         if bias is not None:
-            p += bias[b, :, rows, :seen]
+            p += bias[b, ..., rows, :seen]
         _hide(p, rows.start + tk - tq, causal, window)
         if mask is not None:
-            np.copyto(p, -np.inf, where=~mask[b, :, rows, :seen])
+            np.copyto(p, -np.inf, where=~mask[b, ..., rows, :seen])
         _softmax_in_place(pt, may_be_empty=mask is not None or tq > tk)
         kept = None
         if rng is not None and dropout > 0:
             kept = rng.random(pt.shape, dtype=np.float32) >= dropout
         zt = _dropped(pt, kept, dropout)
-        np.matmul(zt.swapaxes(-1, -2), value[b, :, :seen], out=y[b, :, rows])
+        np.matmul(zt.swapaxes(-1, -2), value[b, ..., :seen, :], out=y_grouped[b, ..., rows, :])
         weights.append((pt, kept))
-    return y, (query, key, value, bias_shape, scale, causal, weights, dropout, y)
+    return y, (query, key, value, bias_shape, scale, causal, weights, dropout, y_grouped)
 
 
 def scaled_dot_product_attention_backward(dy, cache):
@@ -98,6 +104,8 @@ def scaled_dot_product_attention_backward(dy, cache):
         dV = Zᵀ dY                    dZ = dY Vᵀ                   dP = dZ through the mask of dropout
         dS_ij = P_ij (dP_ij - Σ_k dP_ik P_ik)                      (softmax, row by row)
         dbias = dS                    dQ = scale · dS K            dK = scale · dSᵀ Q
+
+    Heads of one group share K and V: dK and dV are sums over the group.
 
     Two things to see. The row sum needs no (Tq, Tk) product: Σ_k dP_ik P_ik = Σ_k dZ_ik Z_ik = Σ_d dY_id Y_id. And dK
     takes the transpose of dS: Qᵀ dS holds other sums, and where D = Tk it fits, runs, and is wrong.
@@ -112,22 +120,54 @@ def scaled_dot_product_attention_backward(dy, cache):
     array([1., 1.])
     """
     query, key, value, bias_shape, scale, causal, weights, dropout, y = cache
-    (batch, heads, tq, _), tk = query.shape, key.shape[2]
-    dquery, dkey, dvalue = np.empty_like(query), np.zeros_like(key, order="C"), np.zeros_like(value, order="C")
+    (batch, kv_heads, group, tq, _), tk = query.shape, key.shape[3]
+    dy = _grouped(dy, kv_heads)
+    dquery, dkey, dvalue = (np.zeros(array.shape, array.dtype) for array in (query, key[:, :, 0], value[:, :, 0]))
     dbias = None if bias_shape is None else np.zeros(bias_shape, query.dtype)
-    for (b, rows, seen), (pt, kept) in zip(_blocks(batch, heads, tq, tk, causal), weights, strict=True):
-        dy_rows = dy[b, :, rows]
-        dvalue[b, :, :seen] += _dropped(pt, kept, dropout) @ dy_rows
-        dst = _dropped(value[b, :, :seen] @ dy_rows.swapaxes(-1, -2), kept, dropout)  # dPᵀ first, dSᵀ in place
-        dst -= np.einsum("bhtd,bhtd->bht", dy_rows, y[b, :, rows])[..., None, :]
+    for (b, rows, seen), (pt, kept) in zip(_blocks(batch, kv_heads * group, tq, tk, causal), weights, strict=True):
+        dy_rows = dy[b, ..., rows, :]
+        dvalue[b, :, :seen] += _over_group(_dropped(pt, kept, dropout) @ dy_rows)
+        dst = _dropped(value[b, ..., :seen, :] @ dy_rows.swapaxes(-1, -2), kept, dropout)  # dPᵀ first, dSᵀ in place
+        dst -= np.einsum("bkgtd,bkgtd->bkgt", dy_rows, y[b, ..., rows, :])[..., None, :]
         dst *= pt
         ds = dst.swapaxes(-1, -2)
-        np.matmul(ds, key[b, :, :seen], out=dquery[b, :, rows])
-        dkey[b, :, :seen] += dst @ query[b, :, rows]  # the scale is already in the query
+        np.matmul(ds, key[b, ..., :seen, :], out=dquery[b, ..., rows, :])
+        dkey[b, :, :seen] += _over_group(dst @ query[b, ..., rows, :])  # the scale is already in the query
         if dbias is not None:
-            _add_bias_gradient(dbias, ds, b, rows, tq)
+            _add_bias_gradient(dbias, ds.reshape(len(ds), kv_heads * group, *ds.shape[-2:]), b, rows, tq)
     dquery *= scale
-    return dquery, dkey, dvalue, dbias
+    return dquery.reshape(batch, kv_heads * group, tq, -1), dkey, dvalue, dbias
+
+
+def attention_weights(cache):
+    """Return P of a `scaled_dot_product_attention`, (B, H, Tq, Tk), before dropout, from its cache.
+
+    Row i says how query i divides its attention among the keys; a query that may see none has a row of zeros.
+    (PyTorch's `need_weights` gives them after dropout, and by default their mean over the heads.)
+
+    Examples
+    --------
+    >>> q = k = v = np.zeros((1, 1, 3, 2))
+    >>> attention_weights(scaled_dot_product_attention(q, k, v, causal=True)[1])[0, 0, 1]
+    array([0.5, 0.5, 0. ])
+    """
+    query, key, _, _, _, causal, weights, *_ = cache
+    (batch, kv_heads, group, tq, _), tk = query.shape, key.shape[3]
+    p = np.zeros((batch, kv_heads, group, tq, tk), query.dtype)
+    for (b, rows, seen), (pt, _) in zip(_blocks(batch, kv_heads * group, tq, tk, causal), weights, strict=True):
+        p[b, ..., rows, :seen] = pt.swapaxes(-1, -2)
+    return p.reshape(batch, kv_heads * group, tq, tk)
+
+
+def _grouped(array, kv_heads):
+    """Give the heads that share one key and value head an axis: (B, H, ...) -> (B, Hkv, H / Hkv, ...), as a view."""
+    batch, heads, *rest = array.shape
+    return array.reshape(batch, kv_heads, heads // kv_heads, *rest)
+
+
+def _over_group(gradient):
+    """Sum over the heads that shared a key or value: (B, Hkv, group, Tk, D) -> (B, Hkv, Tk, D)."""
+    return gradient[:, :, 0] if gradient.shape[2] == 1 else gradient.sum(axis=2)
 
 
 def _blocks(batch, heads, tq, tk, causal):
@@ -207,7 +247,11 @@ def _visible(mask, tq, tk, causal, window):
 
 def _without_unseen(visible, array):
     """Zero the keys that no query may see: a NaN there would come through P = 0 in the product, as 0 · NaN = NaN."""
-    return array if visible.all() else np.where(visible[..., None], array, np.zeros((), array.dtype))
+    if visible.all():
+        return array
+    if visible.shape[1] > 1:  # a key is seen where a head of its group sees it
+        visible = _grouped(visible, array.shape[1]).any(axis=2)
+    return np.where(visible[..., None], array, np.zeros((), array.dtype))
 
 
 def _bias_by_position(bias, shape):
@@ -241,10 +285,12 @@ def _check(query, key, value, bias, mask, window, dropout):
     shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
     if not query.ndim == key.ndim == value.ndim == 4:
         raise ValueError(f"{NAME}: expected query, key and value (B, H, T, D), got {shapes}")
-    if query.shape[:2] != key.shape[:2] or key.shape[:3] != value.shape[:3] or query.shape[3] != key.shape[3]:
+    if len(query) != len(key) or key.shape[:3] != value.shape[:3] or query.shape[3] != key.shape[3]:
         raise ValueError(
-            f"{NAME}: expected query (B, H, Tq, D), key (B, H, Tk, D) and value (B, H, Tk, Dv), got {shapes}"
+            f"{NAME}: expected query (B, H, Tq, D), key (B, Hkv, Tk, D) and value (B, Hkv, Tk, Dv), got {shapes}"
         )
+    if key.shape[1] and query.shape[1] % key.shape[1]:
+        raise ValueError(f"{NAME}: expected key and value heads that divide the {query.shape[1]} heads, got {shapes}")
     if 0 in query.shape or 0 in value.shape:
         raise ValueError(f"{NAME}: expected at least one query and one key, got {shapes}")
     if window is not None:

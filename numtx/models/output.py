@@ -16,3 +16,16 @@ class CausalLMOutput:
     """
 
     logits: np.ndarray
+
+
+@dataclass(frozen=True)
+class LogProbsOutput:
+    """What a model that ends in log-probabilities gives.
+
+    Attributes
+    ----------
+    log_probs : (B, V) array, or (B, T, V) where each token has its own
+        Their exponentials sum to one over the last axis.
+    """
+
+    log_probs: np.ndarray

@@ -5,35 +5,73 @@ from numtx.nn.attention import MultiHeadAttention
 from numtx.nn.decoder import Decoder, DecoderBlock
 from numtx.nn.dropout import Dropout
 from numtx.nn.embeddings import Embedding, LearnedPositions, SinusoidalPositions
-from numtx.nn.feed_forward import FeedForward
-from numtx.nn.heads import TiedLMHead
+from numtx.nn.feed_forward import FeedForward, GatedFeedForward
+from numtx.nn.flops import count_flops
+from numtx.nn.grouped_attention import GroupedQueryAttention
+from numtx.nn.heads import (
+    ClassifierHead,
+    MaskedLMHead,
+    RegressorHead,
+    Seq2SeqLMHead,
+    SequenceClassificationHead,
+    SpanHead,
+    TiedLMHead,
+    TokenClassificationHead,
+    ValueHead,
+)
 from numtx.nn.kv_cache import KVCache
+from numtx.nn.layers import DecoderLayer, EncoderLayer, TransformerDecoderLayer, TransformerEncoderLayer
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module, ModuleList, flatten, unflatten
 from numtx.nn.norms import LayerNorm, RMSNorm
+from numtx.nn.pooling import Pooler, Pooling
+from numtx.nn.position_bias import ALiBi, RelativePositionBias
 from numtx.nn.residual import PostNorm, PreNorm
+from numtx.nn.rotary import Rotary
+from numtx.nn.stack import Stack
 from numtx.nn.trace import Site, Trace, trace
 
 __all__ = [
+    "ALiBi",
+    "ClassifierHead",
     "Decoder",
     "DecoderBlock",
+    "DecoderLayer",
     "Dropout",
     "Embedding",
+    "EncoderLayer",
     "FeedForward",
+    "GatedFeedForward",
+    "GroupedQueryAttention",
     "KVCache",
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "MaskedLMHead",
     "Module",
     "ModuleList",
     "MultiHeadAttention",
+    "Pooler",
+    "Pooling",
     "PostNorm",
     "PreNorm",
     "RMSNorm",
+    "RegressorHead",
+    "RelativePositionBias",
+    "Rotary",
+    "Seq2SeqLMHead",
+    "SequenceClassificationHead",
     "SinusoidalPositions",
     "Site",
+    "SpanHead",
+    "Stack",
     "TiedLMHead",
+    "TokenClassificationHead",
     "Trace",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
+    "ValueHead",
+    "count_flops",
     "flatten",
     "init",
     "trace",

@@ -5,6 +5,7 @@ import numpy as np
 from numtx import functional as F
 from numtx.functional.door import count, rate, sequence
 from numtx.nn import init
+from numtx.nn.attention_parts import check_cached, merge_heads, split_heads
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
 
@@ -49,19 +50,24 @@ class MultiHeadAttention(Module):
         self.width, self.num_heads = width, num_heads
         self.causal, self.window, self.dropout = causal, window, dropout
 
-    def forward(self, x, memory=None, bias=None, *, mask=None, kv_cache=None, rng=None):
-        """Return y (B, Tq, C). With a `kv_cache` the new keys and values join the old ones, and backward is refused."""
+    def forward(self, x, memory=None, bias=None, *, mask=None, kv_cache=None, rng=None, need_weights=False):
+        """Return y (B, Tq, C). With a `kv_cache` the new keys and values join the old ones, and backward is refused.
+
+        With `need_weights` the result is (y, weights), the weights (B, H, Tq, Tk) of each head before dropout, as
+        `F.attention_weights` gives them: to look at, not to differentiate. Backward takes dy of y alone.
+        """
         sequence("MultiHeadAttention", self.width, x=x, **({} if memory is None else {"memory": memory}))
         if kv_cache is not None:
-            self._check_cached(x, memory, mask, len(kv_cache))
+            check_cached("MultiHeadAttention", x, (memory,), bias, mask, self.num_heads, len(kv_cache))
         query, key, value, projections = self._project(x, memory)
         if kv_cache is not None:
             key, value = kv_cache.append(key, value)
         y, attended = F.scaled_dot_product_attention(
             query, key, value, bias, mask=mask, causal=self.causal, window=self.window, dropout=self.dropout, rng=rng
         )  # (B, H, Tq, D)
-        y, out = self.out_proj.forward(self._merge(y))
-        return y, None if kv_cache is not None else (projections, attended, out)
+        y, out = self.out_proj.forward(merge_heads(y))
+        result = (y, F.attention_weights(attended)) if need_weights else y
+        return result, None if kv_cache is not None else (projections, attended, out)
 
     def backward(self, dy, cache):
         """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given."""
@@ -69,7 +75,7 @@ class MultiHeadAttention(Module):
             raise ValueError("MultiHeadAttention: backward after a forward with kv_cache, whose old keys have no x")
         projections, attended, out = cache
         dy, g_out = self.out_proj.backward(dy, out)
-        dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(self._split(dy), attended)
+        dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(split_heads(dy, self.num_heads), attended)
         dx, dmemory, dweight, dprojection_bias = self._project_backward(dquery, dkey, dvalue, projections)
         grads = {"in_proj_weight": dweight, "in_proj_bias": dprojection_bias, "out_proj": g_out}
         if dprojection_bias is None:
@@ -80,50 +86,24 @@ class MultiHeadAttention(Module):
         width, weight, bias = self.width, self.in_proj_weight, self.in_proj_bias
         if memory is None:
             qkv, cache = F.linear(x, weight, bias)  # (B, T, 3C)
-            query, key, value = (self._split(part) for part in np.split(qkv, 3, axis=-1))
+            query, key, value = (split_heads(part, self.num_heads) for part in np.split(qkv, 3, axis=-1))
             return query, key, value, (cache,)
         bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
         query, q_cache = F.linear(x, weight[:, :width], bias_q)  # (B, Tq, C)
         kv, kv_cache = F.linear(memory, weight[:, width:], bias_kv)  # (B, Tk, 2C)
-        key, value = (self._split(part) for part in np.split(kv, 2, axis=-1))
-        return self._split(query), key, value, (q_cache, kv_cache)
+        key, value = (split_heads(part, self.num_heads) for part in np.split(kv, 2, axis=-1))
+        return split_heads(query, self.num_heads), key, value, (q_cache, kv_cache)
 
     def _project_backward(self, dquery, dkey, dvalue, projections):
         if len(projections) == 1:
-            dx, dweight, dbias = F.linear_backward(self._merge(dquery, dkey, dvalue), projections[0])
+            dx, dweight, dbias = F.linear_backward(merge_heads(dquery, dkey, dvalue), projections[0])
             return dx, None, dweight, dbias
         q_cache, kv_cache = projections
-        dx, dweight_q, dbias_q = F.linear_backward(self._merge(dquery), q_cache)
-        dmemory, dweight_kv, dbias_kv = F.linear_backward(self._merge(dkey, dvalue), kv_cache)
+        dx, dweight_q, dbias_q = F.linear_backward(merge_heads(dquery), q_cache)
+        dmemory, dweight_kv, dbias_kv = F.linear_backward(merge_heads(dkey, dvalue), kv_cache)
         dweight = np.concatenate([dweight_q, dweight_kv], axis=1)
         dbias = None if dbias_q is None else np.concatenate([dbias_q, dbias_kv])
         return dx, dmemory, dweight, dbias
-
-    def _check_cached(self, x, memory, mask, old):
-        # Before anything is appended: a call that fails must leave the cache as it was.
-        if memory is not None:
-            raise ValueError("MultiHeadAttention: expected no memory with a kv_cache, which is that of self-attention")
-        scores = (len(x), self.num_heads, x.shape[1], old + x.shape[1])
-        dtype, shape = getattr(mask, "dtype", type(mask).__name__), np.shape(mask)
-        fits = len(shape) == 4 and all(m in (1, s) for m, s in zip(shape, scores, strict=True))
-        if mask is not None and not (dtype == np.bool_ and fits):
-            raise ValueError(
-                f"MultiHeadAttention: expected a boolean mask that broadcasts to {scores}, old keys and new, "
-                f"got {dtype} {shape}"
-            )
-
-    def _split(self, x):
-        """Give each head its slice of the last axis, as a view: (B, T, C) -> (B, H, T, D)."""
-        batch, length, width = x.shape
-        return x.reshape(batch, length, self.num_heads, width // self.num_heads).swapaxes(1, 2)
-
-    def _merge(self, *parts):
-        """Put the heads of each part side by side again: (B, H, T, D) each -> (B, T, parts · C)."""
-        batch, heads, length, width = parts[0].shape
-        merged = np.empty((batch, length, len(parts), heads, width), parts[0].dtype)
-        for i, part in enumerate(parts):
-            merged[:, :, i] = part.swapaxes(1, 2)
-        return merged.reshape(batch, length, len(parts) * heads * width)
 
     def extra_repr(self):
         text = f"{self.width}, num_heads={self.num_heads}"

@@ -1,6 +1,6 @@
 """Module: a tree of parameters and components. What a call leaves for backward is a value, never an attribute."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -94,17 +94,19 @@ class Module:
             When a name is missing or unexpected, or an array is not of floating numbers or has another shape. Nothing
             is changed then.
         """
-        own = self.state_dict()
-        problems = [f"missing {name}" for name in own if name not in state]
-        problems += [f"unexpected {name}" for name in state if name not in own]
-        for name, array in own.items():
-            if name in state and (problem := _misfit(state[name], array, kinds="f")):
-                problems.append(f"{name}: {problem}")
-        if problems:
-            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise ValueError(f"{type(self).__name__}: state does not fit: {'; '.join(problems[:5])}{more}")
-        for name, array in own.items():
-            array[...] = state[name]
+        copy_into(type(self).__name__, self.state_dict(), state)
+
+    def torch_state_dict(self, tree: dict | None = None) -> dict[str, np.ndarray]:
+        """Return the weights, or a tree shaped like them, as PyTorch names and lays them out: `nn.torch_layout`."""
+        from numtx.nn.torch_layout import torch_state_dict  # it knows the components, which know this module
+
+        return torch_state_dict(self, tree)
+
+    def load_torch_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
+        """Copy a state dict of PyTorch's twin, as NumPy arrays, into the parameters: `nn.torch_layout`."""
+        from numtx.nn.torch_layout import load_torch_state_dict
+
+        load_torch_state_dict(self, arrays)
 
     def astype(self, dtype) -> "Module":
         """Convert every parameter to float32 or float64, in place, and return self."""
@@ -167,6 +169,25 @@ def _misfit(new, old: np.ndarray, kinds: str) -> str:
     if not isinstance(new, np.ndarray) or new.dtype.kind not in kinds:
         return f"expected an array of floating numbers, got {getattr(new, 'dtype', type(new).__name__)}"
     return "" if new.shape == old.shape else f"expected {old.shape}, got {new.shape}"
+
+
+def require_fit(component: str, state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> None:
+    """Require floating arrays of the names and shapes of `own`, or raise one ValueError that names what is wrong."""
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    for name, array in own.items():
+        if name in state and (problem := _misfit(state[name], array, kinds="f")):
+            problems.append(f"{name}: {problem}")
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{component}: state does not fit: {'; '.join(problems[:5])}{more}")
+
+
+def copy_into(component: str, own: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
+    """Copy arrays into live ones of the same names and shapes; where they do not fit, raise and change nothing."""
+    require_fit(component, state, own)
+    for name, array in own.items():
+        array[...] = state[name]
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:

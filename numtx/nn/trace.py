@@ -195,6 +195,7 @@ def trace(model: Module) -> Iterator[Trace]:
     pairs = [name.removesuffix("_backward") for name in functional.__all__ if name.endswith("_backward")]
     outermost, shadowed = getattr(model, "loss_and_grads", None), vars(model).get("loss_and_grads")
     originals = {name: getattr(functional, name) for pair in pairs for name in (pair, f"{pair}_backward")}
+    read_weights = originals["attention_weights"] = functional.attention_weights
     try:
         for path, module in modules:
             vars(module)["forward"] = recorded._component_forward(path, module.forward)
@@ -205,6 +206,7 @@ def trace(model: Module) -> Iterator[Trace]:
             setattr(functional, pair, recorded._pair_forward(pair, originals[pair]))
             name = f"{pair}_backward"
             setattr(functional, name, recorded._pair_backward(originals[name]))
+        functional.attention_weights = lambda cache: read_weights(_untagged(cache)[1])  # it reads the pair's own cache
         yield recorded
     finally:
         for _, module in modules:

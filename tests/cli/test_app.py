@@ -8,7 +8,7 @@ import pytest
 import numtx as package
 from numtx.cli.settings import NAMES
 
-COMMANDS = ("train", "generate", "eval", "check")
+COMMANDS = ("train", "generate", "eval", "check", "show")
 
 
 def test_help_lists_the_commands(numtx):

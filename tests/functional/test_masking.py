@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from numtx import functional as F
 from numtx.testing import Case, Drawer
+from numtx.testing.specs.attention import by_some, visible
 from numtx.testing.specs.attention import draw as draw_attention
-from numtx.testing.specs.attention import visible
 
 POISONS = (-7.5, 1e30, np.nan, np.inf, -np.inf)
 
@@ -93,7 +93,7 @@ def test_every_way_to_be_seen_by_nobody(way, heads, queries):
 
 def nobody_sees_them(case, seen):
     """What no query of its head may see may be anything."""
-    lonely = ~seen.any(axis=2)  # (B, H, Tk)
+    lonely = ~by_some(seen, case.inputs["key"].shape[1])  # (B, Hkv, Tk)
     y, gradients = run(case)
     assert (gradients["key"][lonely] == 0).all()
     assert (gradients["value"][lonely] == 0).all()
@@ -105,6 +105,23 @@ def nobody_sees_them(case, seen):
         assert np.isfinite(poisoned).all()
         for name, gradient in gradients.items():
             np.testing.assert_array_equal(gradients_poisoned[name], gradient, err_msg=name)
+
+
+def test_a_key_that_one_head_of_a_group_may_see_is_seen():
+    """The mask differs by head, the key is shared: it is as if each head had a key of its own."""
+    numbers = np.random.default_rng(0)
+    query, key, value = (numbers.standard_normal((2, heads, 3, 2)) for heads in (4, 2, 2))
+    mask = np.ones((2, 4, 1, 3), dtype=bool)
+    mask[:, 0, :, 1] = mask[:, 3, :, 0] = mask[1, 2:, :, 2] = False
+    dy = numbers.standard_normal((2, 4, 3, 2))
+    y, gradients = attend(query, key, value, dy, mask=mask)
+    own, gradients_own = attend(query, key.repeat(2, axis=1), value.repeat(2, axis=1), dy, mask=mask)
+    np.testing.assert_allclose(y, own, rtol=1e-12)
+    for name in ("key", "value"):
+        summed = gradients_own[name].reshape(2, 2, 2, 3, 2).sum(axis=2)
+        np.testing.assert_allclose(gradients[name], summed, rtol=1e-10, atol=1e-13, err_msg=name)
+        assert (gradients[name][1, 1, 2] == 0).all(), "which no head of its group may see"
+        assert (gradients[name][0] != 0).all()
 
 
 @given(data=st.data(), poison=st.sampled_from(POISONS))
@@ -128,8 +145,9 @@ def test_who_sees_whom_is_proved_by_gradients(data):
         dy = np.zeros((*seen.shape[:3], case.inputs["value"].shape[-1]))
         dy[b, h, i] = 1.0
         _, gradients = run(case, dy)
-        reached = np.zeros(seen.shape[:2] + seen.shape[3:], dtype=bool)
-        reached[b, h] = seen[b, h, i]
+        kv_heads = case.inputs["key"].shape[1]
+        reached = np.zeros((len(seen), kv_heads, seen.shape[3]), dtype=bool)
+        reached[b, h // (seen.shape[1] // kv_heads)] = seen[b, h, i]
         assert (gradients["value"][reached] > 0).all()
         for name in ("key", "value"):
             assert (gradients[name][~reached] == 0).all(), name

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import transformers
 from safetensors.numpy import save_file
+from transformers.models.gptj import modeling_gptj
+from transformers.models.llama import modeling_llama
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 from transformers.models.xlm.modeling_xlm import create_sinusoidal_embeddings
 
@@ -150,11 +152,58 @@ def loss_cases(rng):
     )  # fmt: skip
 
 
+def later_cases(rng):
+    """Pairs that came later: at the end and from a generator of their own, so that older numbers stay what they are."""
+    inputs = {key: normal(rng, 2, heads, 4, 3) for key, heads in (("query", 4), ("key", 2), ("value", 2))}
+    yield (
+        "attention grouped", "scaled_dot_product_attention", inputs, {}, {"causal": True},
+        lambda query, key, value: TF.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
+    )  # fmt: skip
+    gates = {
+        "glu": torch.sigmoid,
+        "geglu": TF.gelu,
+        "geglu_tanh": lambda x: TF.gelu(x, approximate="tanh"),
+        "swiglu": TF.silu,
+    }
+    for op, function in gates.items():
+        inputs = {"gate": normal(rng, 3, 7, scale=2.0), "up": normal(rng, 3, 7)}
+        yield op, op, inputs, {}, {}, lambda gate, up, f=function: f(gate) * up
+    target, classes = np.array([[0, 3, -100], [4, -100, 1]]), rng.uniform(0.5, 2.0, 5)
+    for reduction in ("none", "sum", "mean"):
+        yield (
+            f"nll_loss {reduction}", "nll_loss", {"log_probs": np.log(rng.dirichlet(np.ones(5), (2, 3)))},
+            {"target": target, "weight": classes}, {"reduction": reduction},
+            lambda log_probs, r=reduction: TF.nll_loss(
+                log_probs.transpose(1, 2), torch.from_numpy(target), torch.from_numpy(classes), reduction=r
+            ),
+        )  # fmt: skip
+    positions = np.array([[0, 1, 2, 3, 4], [3, 4, 5, 6, 107]])
+    for layout, function in (("half", llama_rotary), ("interleaved", gptj_rotary)):
+        yield (
+            f"rotary {layout}", "rotary", {"x": normal(rng, 2, 2, 5, 6)}, {"positions": positions},
+            {"layout": layout, "base": 500.0}, lambda x, f=function: f(x, rotary_angles(positions, 6, 500.0)),
+        )  # fmt: skip
+
+
+def rotary_angles(positions, width, base):
+    """Position times frequency, (B, T, width / 2)."""
+    return torch.from_numpy(positions)[:, :, None] * base ** (-torch.arange(0, width, 2) / width)
+
+
+def llama_rotary(x, angles):
+    both = torch.cat([angles, angles], -1)
+    return modeling_llama.apply_rotary_pos_emb(x, x, both.cos(), both.sin())[0]
+
+
+def gptj_rotary(x, angles):
+    return modeling_gptj.apply_rotary_pos_emb(x.transpose(1, 2), angles.sin(), angles.cos()).transpose(1, 2)
+
+
 def functional():
     rng = np.random.default_rng(1)
     arrays, cases = {}, {}
     for name, op, inputs, others, options, function in (
-        *functional_cases(rng), *attention_cases(rng), *loss_cases(rng)
+        *functional_cases(rng), *attention_cases(rng), *loss_cases(rng), *later_cases(np.random.default_rng(9))
     ):  # fmt: skip
         leaves = {key: torch.from_numpy(array.copy()).requires_grad_() for key, array in inputs.items()}
         dy = normal(rng, *function(**leaves).shape)

@@ -11,7 +11,7 @@ from torch_names import ATTENTION, BLOCK
 
 from numtx import functional as F
 from numtx import nn
-from numtx.models.gpt2 import GPT2LMHeadModel
+from numtx.models import GPT2LMHeadModel, Transformer
 
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in HERE.glob("*.safetensors"))
@@ -36,10 +36,20 @@ def in_our_layout(arrays, names):
 
 
 def test_the_files_are_all_there_and_say_what_made_them():
-    assert FILES == ["cross_attention", "decoder_block", "functional", "gpt2", "post_norm_block", "self_attention"]
+    others = ["cross_attention", "decoder_block", "functional", "gpt2", "post_norm_block", "self_attention"]
+    assert sorted([*others, *TRANSFORMERS]) == FILES
     for name in FILES:
         assert {"torch", "transformers", "numpy"} <= set(read(name)[1])
 
+
+# The files of make_golden_models.py: what goes in, and by which names its masks.
+WHOLE = (("src", "tgt"), ("src_mask", "tgt_mask", "memory_mask"))
+TRANSFORMERS = {
+    "transformer_encoder": (("x",), ("mask",)),
+    "transformer_decoder": (("x", "memory"), ("mask", "memory_mask")),
+    "transformer_post_norm": WHOLE,
+    "transformer_pre_norm": WHOLE,
+}
 
 FUNCTIONAL, METADATA = read("functional")
 CASES = json.loads(METADATA["cases"])
@@ -121,6 +131,33 @@ class PostNormBlock(nn.Module):
 def test_post_norm_block(agree):
     options = json.loads(read("post_norm_block")[1]["options"])
     check_component(agree, "post_norm_block", PostNormBlock(**options), BLOCK, ["x"])
+
+
+def transformer(name, options):
+    """The model of a file, without dropout."""
+    options = {**options, "dropout": 0.0, "rng": 0, "dtype": np.float64}
+    if TRANSFORMERS[name] is WHOLE:
+        return Transformer(**options)
+    kind = nn.TransformerEncoderLayer if name == "transformer_encoder" else nn.TransformerDecoderLayer
+    return nn.Stack([kind(**options) for _ in range(2)], nn.LayerNorm(options["d_model"], dtype=np.float64))
+
+
+@pytest.mark.parametrize("keep", ["all", "inputs"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformer(name, keep, agree):
+    arrays, metadata = read(name)
+    inputs, masks = TRANSFORMERS[name]
+    model = transformer(name, json.loads(metadata["options"]))
+    model.load_torch_state_dict(below(arrays, "parameter/"))
+    y, cache = model.forward(*(arrays[key] for key in inputs), **{key: arrays[key] for key in masks}, keep=keep)
+    dinputs, grads = model.backward(arrays["dy"], cache)
+    given = [gradient for gradient in dinputs if gradient is not None]
+    ours = dict(zip(inputs, given, strict=True)) | model.torch_state_dict(grads)
+    theirs = below(arrays, "gradient/")
+    assert sorted(ours) == sorted(theirs)
+    agree(f"{name} {keep}", ({"y": y}, {key: ours[key] for key in theirs}), ({"y": arrays["y"]}, theirs))
+    if "memory_mask" in masks:
+        assert not arrays["memory_mask"][1, :, 2].any(), "a target that sees nothing is among them"
 
 
 def test_gpt2(tmp_path, agree):

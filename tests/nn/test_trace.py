@@ -116,8 +116,8 @@ def test_a_site_holds_what_went_in_and_came_out():
     layer = t["stack.layers.0"]
     assert layer.inputs[0] is t["stack"].inputs[0]
     np.testing.assert_array_equal(layer.output, t["stack.layers.1"].inputs[0])
-    np.testing.assert_array_equal(t["stack.layers.1"].dinputs, layer.doutput)
-    np.testing.assert_array_equal(t["stack"].dinputs, layer.dinputs)
+    np.testing.assert_array_equal(t["stack.layers.1"].dinputs[0], layer.doutput)
+    np.testing.assert_array_equal(t["stack"].dinputs, layer.dinputs[0])
     norm = t["stack.norm/layer_norm"]
     assert norm.inputs[1] is model.stack.norm.weight
     assert [g.shape for g in norm.dinputs] == [layer.output.shape, (4,), (4,)]
@@ -196,6 +196,15 @@ def test_a_cache_from_before_is_understood_inside():
     assert list(t) == []
     for name, gradient in expected.items():
         np.testing.assert_array_equal(got[name], gradient, err_msg=name)
+
+
+def test_attention_weights_can_be_read_inside():
+    attention = nn.MultiHeadAttention(8, 2, causal=True, rng=0)
+    x = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
+    _, weights = attention(x, need_weights=True)
+    with nn.trace(attention):
+        _, traced = attention(x, need_weights=True)
+    np.testing.assert_array_equal(traced, weights)
 
 
 def test_a_cache_of_nothing_still_means_nothing_inside():
@@ -399,6 +408,9 @@ def test_every_pair_is_wrapped():
         "cross_entropy": lambda: F.cross_entropy(x, np.array([0, 1])),
         "mse_loss": lambda: F.mse_loss(x, x),
         "binary_cross_entropy_with_logits": lambda: F.binary_cross_entropy_with_logits(x, x),
+        "nll_loss": lambda: F.nll_loss(x, np.array([0, 1])),
+        "rotary": lambda: F.rotary(two, layout="half"),
+        **{pair: lambda pair=pair: getattr(F, pair)(x, x) for pair in ("glu", "geglu", "geglu_tanh", "swiglu")},
     }
     for pair in PAIRS:
         module = Any()

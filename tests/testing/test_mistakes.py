@@ -25,6 +25,11 @@ AT_THE_WITNESS_ALONE = {
     "dropout mask shared by two branches",
     "Dropout keeps its mask on self",
     "position off by one after a cache",
+    "positions from zero after a cache",
+    "causal mask aligned top-left after a cache",
+    "GroupedQueryAttention counts from zero after a cache",
+    "GroupedQueryAttention off by one after a cache",
+    "GroupedQueryAttention turns what comes out of the cache",
 }
 TOO_SMALL = {("FeedForward takes gelu for gelu_tanh", 0.02)}  # both are x / 2 there
 # Of the former, those whose numbers differ in the tenth digit, which is enough for a name.

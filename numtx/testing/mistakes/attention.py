@@ -1,10 +1,10 @@
-"""Classic mistakes of scaled dot-product attention, those of its backward included."""
+"""Classic mistakes of scaled dot-product attention, of its backward, of grouped heads and of the weights it shows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from numtx.testing.mistakes import attention_backward
+from numtx.testing.mistakes import attention_backward, attention_grouped, attention_weights
 from numtx.testing.mistakes.attention_textbook import (
     Textbook,
     biased,
@@ -276,4 +276,6 @@ MISTAKES = [
         "What should happen at inference?",
     ),
     *attention_backward.MISTAKES,
+    *attention_grouped.MISTAKES,
+    *attention_weights.MISTAKES,
 ]

@@ -27,6 +27,8 @@ class Textbook:
         self, query, key, value, bias=None, *, mask=None, causal=False, window=None, scale=None, dropout=0.0, rng=None
     ):
         scale = self.scale(query) if scale is None else scale
+        kv_heads = key.shape[1]
+        key, value = (self.shared(array, query.shape[1] // kv_heads) for array in (key, value))  # (B, H, Tk, D)
         scores = scale * self.products(query, key)  # (B, H, Tq, Tk)
         if bias is not None:
             scores = scores + self.bias(bias, scale, *scores.shape[2:])
@@ -34,7 +36,11 @@ class Textbook:
         p = self.weights(scores, seen)
         kept = self.draw(rng, p.shape, dropout)
         z = self.drop(p, kept, dropout)
-        return z @ value, (query, key, value, bias, scale, seen, p, z, kept, dropout)
+        return z @ value, (query, key, value, bias, scale, seen, p, z, kept, dropout, kv_heads)
+
+    def shared(self, array, group):
+        """Each key and value head as often as queries share it."""
+        return np.repeat(array, group, axis=1)
 
     def scale(self, query):
         return 1 / math.sqrt(query.shape[-1])
@@ -74,12 +80,17 @@ class Textbook:
         return p if kept is None else p * kept * (1 / (1 - rate))
 
     def backward(self, dy, cache):
-        query, key, value, bias, scale, seen, p, z, kept, dropout = cache
+        query, key, value, bias, scale, seen, p, z, kept, dropout, kv_heads = cache
         dvalue = self.dvalue(dy, p, z)
         dp = self.undrop(dy @ transposed(value), kept, dropout)
         ds = self.dscores(dp, p, seen)
         dbias = None if bias is None else self.dbias(ds, bias, scale)
-        return self.dquery(ds, key, scale), self.dkey(ds, query, scale), dvalue, dbias
+        dkey, dvalue = (self.over_group(d, kv_heads) for d in (self.dkey(ds, query, scale), dvalue))
+        return self.dquery(ds, key, scale), dkey, dvalue, dbias
+
+    def over_group(self, gradient, kv_heads):
+        """What is shared gets the sum of the gradients of all that share it."""
+        return gradient.reshape(len(gradient), kv_heads, -1, *gradient.shape[2:]).sum(axis=2)
 
     def dvalue(self, dy, p, z):
         return transposed(z) @ dy
@@ -106,14 +117,20 @@ class Textbook:
         return dbias
 
 
-def sized(shape: tuple[int, int, int, int, int, int] = (2, 2, 3, 4, 3, 2), bias: Any = None, **settings: Any) -> Case:
-    """Sizes (B, H, Tq, Tk, D, Dv), all settings at rest but those named."""
+def sized(
+    shape: tuple[int, int, int, int, int, int] = (2, 2, 3, 4, 3, 2),
+    bias: Any = None,
+    kv_heads: int | None = None,
+    **settings: Any,
+) -> Case:
+    """Sizes (B, H, Tq, Tk, D, Dv), all settings at rest but those named; as many key and value heads as heads."""
     B, H, Tq, Tk, D, Dv = shape
+    Hkv = H if kv_heads is None else kv_heads
     numbers = np.random.default_rng(11)
     inputs = {
         "query": numbers.standard_normal((B, H, Tq, D)),
-        "key": numbers.standard_normal((B, H, Tk, D)),
-        "value": numbers.standard_normal((B, H, Tk, Dv)),
+        "key": numbers.standard_normal((B, Hkv, Tk, D)),
+        "value": numbers.standard_normal((B, Hkv, Tk, Dv)),
         "bias": None if bias is None else numbers.standard_normal(bias),
     }
     rest = {"mask": None, "causal": False, "window": None, "scale": None, "dropout": 0.0, "rng": None}
@@ -141,6 +158,11 @@ def blind_row() -> Case:
 def decoding() -> Case:
     """Two new queries over five keys."""
     return sized((1, 2, 2, 5, 3, 2), causal=True)
+
+
+def grouped() -> Case:
+    """Four heads, of which each two share a key and value head."""
+    return sized((2, 4, 3, 4, 3, 2), kv_heads=2)
 
 
 def dropped() -> Case:

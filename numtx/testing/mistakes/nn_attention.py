@@ -8,6 +8,7 @@ import numpy as np
 
 from numtx import functional as F
 from numtx import nn
+from numtx.nn.attention_parts import merge_heads, split_heads
 from numtx.testing.adapter import Draft, component_case
 from numtx.testing.mistake import Mistake
 from numtx.testing.mistakes.nn_layers import X
@@ -26,35 +27,35 @@ def attention_case(memory: np.ndarray | None = None, **options: Any) -> Case:
     return component_case(lambda dtype, **given: Attention(**given, rng=0, dtype=dtype), draft, scale=1.0)
 
 
-def _forward_through(self: Any, rearrange: Any, scale: Any, *inputs: Any, mask: Any, kv_cache: Any, rng: Any) -> Any:
+def _forward_through(
+    self: Any,
+    rearrange: Any,
+    scale: Any,
+    x: Any,
+    memory: Any = None,
+    bias: Any = None,
+    *,
+    mask: Any = None,
+    kv_cache: Any = None,
+    rng: Any = None,
+    need_weights: bool = False,
+) -> Any:
     """The right forward, with what comes before the last projection rearranged and the scores scaled as told."""
-    x, memory, bias = inputs
     query, key, value, projections = self._project(x, memory)
     if kv_cache is not None:
         key, value = kv_cache.append(key, value)
-    y, attended = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        bias,
-        mask=mask,
-        causal=self.causal,
-        window=self.window,
-        scale=scale,
-        dropout=self.dropout,
-        rng=rng,
-    )
+    settings = {"causal": self.causal, "window": self.window, "scale": scale, "dropout": self.dropout}
+    y, attended = F.scaled_dot_product_attention(query, key, value, bias, mask=mask, rng=rng, **settings)
     y, out = self.out_proj.forward(rearrange(y))
-    return y, None if kv_cache is not None else (projections, attended, out)
+    result = (y, F.attention_weights(attended)) if need_weights else y
+    return result, None if kv_cache is not None else (projections, attended, out)
 
 
-def merged_as_they_lie(
-    self: Any, x: Any, memory: Any = None, bias: Any = None, *, mask: Any = None, kv_cache: Any = None, rng: Any = None
-) -> Any:
+def merged_as_they_lie(self: Any, *inputs: Any, **settings: Any) -> Any:
     def rearrange(y: Any) -> Any:
         return np.ascontiguousarray(y).reshape(len(y), y.shape[2], self.width)
 
-    return _forward_through(self, rearrange, None, x, memory, bias, mask=mask, kv_cache=kv_cache, rng=rng)
+    return _forward_through(self, rearrange, None, *inputs, **settings)
 
 
 def merged_as_they_lie_backward(self: Any, dy: Any, cache: Any) -> Any:
@@ -69,11 +70,8 @@ def merged_as_they_lie_backward(self: Any, dy: Any, cache: Any) -> Any:
     return (dx, dmemory, dbias), grads
 
 
-def scaled_by_width(
-    self: Any, x: Any, memory: Any = None, bias: Any = None, *, mask: Any = None, kv_cache: Any = None, rng: Any = None
-) -> Any:
-    scale = self.width**-0.5
-    return _forward_through(self, self._merge, scale, x, memory, bias, mask=mask, kv_cache=kv_cache, rng=rng)
+def scaled_by_width(self: Any, *inputs: Any, **settings: Any) -> Any:
+    return _forward_through(self, merge_heads, self.width**-0.5, *inputs, **settings)
 
 
 def memory_without_keys(self: Any, dy: Any, cache: Any) -> Any:
@@ -81,7 +79,7 @@ def memory_without_keys(self: Any, dy: Any, cache: Any) -> Any:
     if len(projections) == 1:
         return right_backward(self, dy, cache)
     dout = self.out_proj.backward(dy, out)[0]
-    dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(self._split(dout), attended)
+    dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(split_heads(dout, self.num_heads), attended)
     (dx, _, _), grads = right_backward(self, dy, cache)
     dmemory = self._project_backward(dquery, np.zeros_like(dkey), dvalue, projections)[1]
     return (dx, dmemory, dbias), grads
@@ -95,8 +93,8 @@ def one_mask_for_two_branches(self: nn.DecoderBlock, dy: Any, cache: Any) -> Any
 def first_branch_only(self: nn.DecoderBlock, dy: Any, cache: Any) -> Any:
     attention, feed_forward = cache
     _, g_feed_forward = self.feed_forward.backward(dy, feed_forward)
-    (dx, _, _), g_attention = self.attention.backward(dy, attention)
-    return dx, {"attention": g_attention, "feed_forward": g_feed_forward}
+    (dx, _, dbias), g_attention = self.attention.backward(dy, attention)
+    return (dx, dbias), {"attention": g_attention, "feed_forward": g_feed_forward}
 
 
 def blocks_in_forward_order(self: nn.Decoder, dy: Any, cache: Any) -> Any:
@@ -106,14 +104,14 @@ def blocks_in_forward_order(self: nn.Decoder, dy: Any, cache: Any) -> Any:
     dx, g_norm = self.norm.backward(dy, norm)
     grads = {}
     for i, layer in enumerate(self.layers):
-        dx, grads[str(i)] = layer.backward(dx, kept[i])
+        (dx, _), grads[str(i)] = layer.backward(dx, kept[i])
     return dx, {"layers": grads, "norm": g_norm}
 
 
 def recomputed_with_other_dropout(self: nn.Decoder, dy: Any, cache: Any) -> Any:
-    keep, kept, keys, mask, norm = cache
+    keep, kept, keys, *rest = cache
     others = [None if key is None else key + 1 for key in keys]
-    return right_stack_backward(self, dy, (keep, kept, others, mask, norm))
+    return right_stack_backward(self, dy, (keep, kept, others, *rest))
 
 
 BLOCK = {"width": 4, "num_heads": 2, "hidden": 5, "activation": "gelu_tanh", "eps": 1e-5}
@@ -122,7 +120,7 @@ BLOCK = {"width": 4, "num_heads": 2, "hidden": 5, "activation": "gelu_tanh", "ep
 def block_case(rng: int | None, dropout: float) -> Case:
     """One block, two heads of two."""
     options = {**BLOCK, "dropout": dropout}
-    draft = Draft(options, {"x": X}, {"mask": None, "rng": rng})
+    draft = Draft(options, {"x": X, "bias": None}, {"mask": None, "rng": rng})
     return component_case(lambda dtype, **given: nn.DecoderBlock(**given, rng=0, dtype=dtype), draft)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from numtx import functional as F
 from numtx.testing.drawer import Drawer
 from numtx.testing.findings import Finding, holds
 from numtx.testing.spec import Case, Pair, Spec
@@ -17,6 +18,7 @@ from numtx.testing.statistics import dropout_statistics
 def draw(d: Drawer) -> Case:
     """Every setting on and off; sizes that are equal (Qᵀ dS runs there) and distinct (where a wrong axis shows)."""
     B, H = d.sizes(2, 1, 2)
+    H, Hkv = d.choice(((H, H), (H, H), (H, 1), (4, 2)))  # repeated and tiled differ from two groups of two on
     Tq, Tk = d.sizes(2, 1, 4)
     D, Dv = d.sizes(2, 1, 3)
     if d.integer(0, 3) == 0:  # as in self-attention, where every wrong transpose runs
@@ -29,8 +31,8 @@ def draw(d: Drawer) -> Case:
         bias = d.array((H, Tq + Tk - 1))
     inputs = {
         "query": d.array((B, H, Tq, D)),
-        "key": d.array((B, H, Tk, D)),
-        "value": d.array((B, H, Tk, Dv)),
+        "key": d.array((B, Hkv, Tk, D)),
+        "value": d.array((B, Hkv, Tk, Dv)),
         "bias": bias,
     }
     settings = {
@@ -69,7 +71,7 @@ def at(array: np.ndarray, *place: int) -> Any:
     return array[tuple(0 if size == 1 else n for n, size in zip(place, array.shape, strict=True))]
 
 
-def definition(
+def weights(
     query: np.ndarray,
     key: np.ndarray,
     value: np.ndarray,
@@ -79,26 +81,58 @@ def definition(
     window: int | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-    rng: None = None,
+    rng: Any = None,
 ) -> Any:
-    """Softmax over the keys that may be seen, each row by itself; a row without any is zero."""
+    """Softmax over the keys that may be seen, each row by itself, before dropout; a row without any is zero.
+
+    The first H / Hkv heads read the first key and value head, the next ones the second, and so on.
+    """
     B, H, Tq, D = query.shape
-    Tk, Dv = value.shape[2:]
+    Hkv, Tk = key.shape[1:3]
     scale = D**-0.5 if scale is None else scale
     seen = visible((B, H, Tq, Tk), mask, causal, window)
-    y = np.zeros((B, H, Tq, Dv))
+    p = np.zeros((B, H, Tq, Tk))
     for b, h, i in np.ndindex(B, H, Tq):
+        g = h // (H // Hkv)
         score = {}
         for j in range(Tk):
             if not seen[b, h, i, j]:
                 continue
-            score[j] = scale * math.fsum(query[b, h, i, c] * key[b, h, j, c] for c in range(D))
+            score[j] = scale * math.fsum(query[b, h, i, c] * key[b, g, j, c] for c in range(D))
             if bias is not None:
                 score[j] += bias[h, j - i + Tq - 1] if bias.ndim == 2 else at(bias, b, h, i, j)
         total = math.fsum(math.exp(number) for number in score.values())
-        for c in range(Dv):
-            y[b, h, i, c] = math.fsum(math.exp(score[j]) / total * value[b, h, j, c] for j in score)
+        for j, number in score.items():
+            p[b, h, i, j] = math.exp(number) / total
+    return p
+
+
+def definition(query: np.ndarray, key: np.ndarray, value: np.ndarray, *others: Any, **settings: Any) -> Any:
+    """The values of a query's key and value head, weighted."""
+    p = weights(query, key, value, *others, **settings)
+    B, H, Tq, Tk = p.shape
+    Hkv, _, Dv = value.shape[1:]
+    y = np.zeros((B, H, Tq, Dv))
+    for b, h, i, c in np.ndindex(y.shape):
+        y[b, h, i, c] = math.fsum(p[b, h, i, j] * value[b, h // (H // Hkv), j, c] for j in range(Tk))
     return y
+
+
+def weights_pair() -> Pair:
+    """The weights of a call of attention, which `F.attention_weights` reads in its cache."""
+
+    def forward(**keywords: Any) -> Any:
+        _, cache = F.scaled_dot_product_attention(**keywords)
+        return F.attention_weights(cache)
+
+    return Pair(forward, None)
+
+
+def by_some(seen: np.ndarray, kv_heads: int) -> np.ndarray:
+    """Which keys some query of some head of their group may see, (B, Hkv, Tk)."""
+    group = seen.shape[1] // kv_heads
+    heads = [seen[:, g * group : (g + 1) * group].any(axis=(1, 2)) for g in range(kv_heads)]
+    return np.stack(heads, axis=1)
 
 
 def _seen(case: Case) -> Any:
@@ -127,11 +161,11 @@ def unseen_keys_change_nothing(spec: Spec, case: Case, pair: Pair) -> Iterator[F
 def empty_rows_are_zero(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
     """A query that may see nothing gives zeros and has a zero gradient; so have keys and values that nobody sees."""
     seen = _seen(case)
-    if seen.any(axis=-1).all() and seen.any(axis=-2).all():
+    if seen.any(axis=-1).all() and by_some(seen, case.inputs["key"].shape[1]).all():
         return
     y, cache = pair.forward(**case.keywords())
     dquery, dkey, dvalue, _ = pair.backward(np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape), cache)  # type: ignore[misc]
-    blind, lonely = ~seen.any(axis=-1), ~seen.any(axis=-2)  # (B, H, Tq) and (B, H, Tk)
+    blind, lonely = ~seen.any(axis=-1), ~by_some(seen, dkey.shape[1])
     for name, array, rows in (
         ("y", y, blind),
         ("query", dquery, blind),
@@ -169,5 +203,6 @@ SPECS = [
         stochastic=True,
         unbiased=True,
         checks=(unseen_keys_change_nothing, empty_rows_are_zero, dropout_of_weights),
-    )
+    ),
+    Spec("attention_weights", (), draw, weights, resolve=weights_pair),
 ]

@@ -14,6 +14,7 @@ from numtx.testing.findings import Finding, holds, within
 from numtx.testing.op import difference
 from numtx.testing.spec import Case, Pair, Spec
 from numtx.testing.specs import nn_plain as plain
+from numtx.testing.specs.attention import weights
 from numtx.testing.specs.nn_layers import rates
 
 
@@ -70,6 +71,28 @@ def cached_equals_full(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
     yield within("cached decoding equals the full forward", "y", error, 1e-12, "a decoding step differs")
 
 
+def shown_beside(case: Case, pair: Pair, expected: np.ndarray) -> Iterator[Finding]:
+    """With need_weights the softmax comes along, before dropout; result and gradients are the same."""
+    (y, shown), cache = pair.forward(**case.keywords(), need_weights=True)
+    alone, cache_alone = pair.forward(**case.keywords())
+    yield holds("need_weights", "y", np.array_equal(y, alone), "the result differs with need_weights")
+    yield within("need_weights", "weights", difference(shown, expected), 1e-10, "the weights differ")
+    assert pair.backward is not None
+    dy = np.cos(np.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+    gradients = zip(pair.backward(dy, cache), pair.backward(dy, cache_alone), strict=True)
+    same = all((a is None and b is None) or np.array_equal(a, b) for a, b in gradients)
+    yield holds("need_weights", "x", same, "a gradient differs with need_weights")
+
+
+def weights_are_shown(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
+    """Each head's weights, on demand."""
+    options, given = case.settings["module"].options, dict(case.inputs)
+    x, memory, bias = (given.pop(name) for name in ("x", "memory", "bias"))
+    made = plain.queries_keys_values(given, x, memory, options["num_heads"])
+    settings = {key: options[key] for key in ("causal", "window")}
+    yield from shown_beside(case, pair, weights(*made, bias, mask=case.settings["mask"], **settings))
+
+
 def build_residual(kind: Any) -> Any:
     """PreNorm or PostNorm around a feed-forward network or an attention."""
 
@@ -116,7 +139,7 @@ def post_norm(p: plain.Parameters, options: Any, x: np.ndarray, *others: Any, rn
 
 
 def draw_block(d: Drawer) -> Draft:
-    """A mask of padding in half of the draws."""
+    """A mask of padding in half of the draws, a bias by distance in a third."""
     width, num_heads = widths(d)
     batch, length = d.sizes(2, 1, 3)
     rate, rng = rates(d)
@@ -130,20 +153,21 @@ def draw_block(d: Drawer) -> Draft:
         "attention_dropout": rate,
     }
     mask = d.optional(lambda: d.mask((batch, 1, 1, length)))
-    return Draft(options, {"x": d.array((batch, length, width))}, {"mask": mask, "rng": rng})
+    bias = d.array((num_heads, 2 * length - 1)) if d.integer(0, 2) == 0 else None
+    return Draft(options, {"x": d.array((batch, length, width)), "bias": bias}, {"mask": mask, "rng": rng})
 
 
-def block(p: plain.Parameters, options: Any, x: np.ndarray, mask: Any, rng: Any) -> np.ndarray:
+def block(p: plain.Parameters, options: Any, x: np.ndarray, bias: Any, mask: Any, rng: Any) -> np.ndarray:
     """Attention and feed-forward network, each x + sublayer(norm(x))."""
     settings = {key: options[key] for key in ("num_heads", "activation", "eps")}
-    return plain.decoder_block(p, x, mask=mask, **settings)
+    return plain.decoder_block(p, x, bias, mask=mask, **settings)
 
 
 def draw_stack(d: Drawer) -> Draft:
     """Two blocks; backward from kept caches, or from kept inputs."""
     draft = draw_block(d)
     options = {**draft.options, "layers": d.integer(1, 2)}
-    return Draft(options, draft.inputs, {**draft.settings, "keep": d.choice(("all", "inputs"))})
+    return Draft(options, {"x": draft.inputs["x"]}, {**draft.settings, "keep": d.choice(("all", "inputs"))})
 
 
 def build_stack(dtype: Any, *, layers: int, **options: Any) -> nn.Module:
@@ -188,7 +212,7 @@ SPECS = [
         attention,
         positional=("x", "memory", "bias"),
         stochastic=True,
-        checks=(cached_equals_full,),
+        checks=(cached_equals_full, weights_are_shown),
     ),
     component_spec(
         "MultiHeadAttention-cross",
@@ -197,6 +221,7 @@ SPECS = [
         attention,
         positional=("x", "memory", "bias"),
         stochastic=True,
+        checks=(weights_are_shown,),
     ),
     component_spec(
         "PreNorm",
@@ -219,6 +244,7 @@ SPECS = [
         lambda dtype, **options: nn.DecoderBlock(**options, rng=0, dtype=dtype),
         draw_block,
         block,
+        positional=("x", "bias"),
         stochastic=True,
         checks=(causal_by_gradients,),
     ),

@@ -54,6 +54,30 @@ def heads(x: np.ndarray, num_heads: int) -> np.ndarray:
     return y
 
 
+def queries_keys_values(
+    p: Parameters, x: np.ndarray, memory: np.ndarray | None, num_heads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries from x, keys and values from the memory (or x), by head."""
+    width = x.shape[-1]
+    source = x if memory is None else memory
+    projected: list[np.ndarray] = []
+    for k, given in enumerate((x, source, source)):  # columns of queries, keys, values stand side by side
+        columns = slice(k * width, (k + 1) * width)
+        shift = p["in_proj_bias"][columns] if "in_proj_bias" in p else None
+        projected.append(heads(affine(given, p["in_proj_weight"][:, columns], shift), num_heads))
+    query, key, value = projected
+    return query, key, value
+
+
+def merged_heads(attended: np.ndarray) -> np.ndarray:
+    """(B, H, T, D) -> (B, T, H·D): the heads of a token side by side."""
+    batch, num_heads, length, size = attended.shape
+    merged = np.empty((batch, length, num_heads * size))
+    for b, t, c in np.ndindex(merged.shape):
+        merged[b, t, c] = attended[b, c // size, t, c % size]
+    return merged
+
+
 def multi_head_attention(
     p: Parameters,
     x: np.ndarray,
@@ -64,29 +88,25 @@ def multi_head_attention(
     **settings: Any,
 ) -> np.ndarray:
     """Queries from x, keys and values from the memory (or x); each head by itself, side by side, through W_o."""
-    width = x.shape[-1]
-    source = x if memory is None else memory
-    projected: list[np.ndarray] = []
-    for k, given in enumerate((x, source, source)):  # columns of queries, keys, values stand side by side
-        columns = slice(k * width, (k + 1) * width)
-        shift = p["in_proj_bias"][columns] if "in_proj_bias" in p else None
-        projected.append(heads(affine(given, p["in_proj_weight"][:, columns], shift), num_heads))
-    query, key, value = projected
-    attended = attention.definition(query, key, value, bias, **settings)
-    merged = np.empty((*x.shape[:2], width))
-    size = width // num_heads
-    for b, t, c in np.ndindex(merged.shape):
-        merged[b, t, c] = attended[b, c // size, t, c % size]
-    return affine(merged, p["out_proj.weight"], p.get("out_proj.bias"))
+    attended = attention.definition(*queries_keys_values(p, x, memory, num_heads), bias, **settings)
+    return affine(merged_heads(attended), p["out_proj.weight"], p.get("out_proj.bias"))
 
 
 def decoder_block(
-    p: Parameters, x: np.ndarray, *, num_heads: int, activation: str, eps: float, mask: np.ndarray | None = None
+    p: Parameters,
+    x: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    num_heads: int,
+    activation: str,
+    eps: float,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """x + attention(norm(x)), then h + feed-forward(norm(h))."""
     attend, feed = part(p, "attention"), part(p, "feed_forward")
     normed = norm(part(attend, "norm"), x, eps)
-    h = x + multi_head_attention(part(attend, "sublayer"), normed, num_heads=num_heads, mask=mask, causal=True)
+    settings: dict[str, Any] = {"num_heads": num_heads, "mask": mask, "causal": True}
+    h = x + multi_head_attention(part(attend, "sublayer"), normed, None, bias, **settings)
     return h + feed_forward(part(feed, "sublayer"), norm(part(feed, "norm"), h, eps), activation)
 
 

@@ -1,0 +1,201 @@
+"""Encoder and decoder layers: attention and a feed-forward network, each with its residual, and PyTorch's two."""
+
+import numpy as np
+
+from numtx.functional.door import floating
+from numtx.nn.attention import MultiHeadAttention
+from numtx.nn.feed_forward import FeedForward
+from numtx.nn.module import Module
+from numtx.nn.norms import LayerNorm
+from numtx.nn.residual import PostNorm, PreNorm
+
+
+class EncoderLayer(Module):
+    """Self-attention and a feed-forward network: h = attention(x), y = feed_forward(h), x and y (B, T, C).
+
+    Where the norms stand is a matter of the two parts; with causal attention it is the layer of a decoder-only model.
+    Vaswani et al. (2017), section 3.1.
+
+    Parameters
+    ----------
+    attention, feed_forward : Module
+        Each a `PreNorm` or `PostNorm` around its sublayer. Of the gradients that the attention gives for its inputs the
+        first is that of x, the last that of the bias.
+
+    Examples
+    --------
+    >>> from numtx import nn
+    >>> attention = nn.PreNorm(nn.RMSNorm(8), nn.MultiHeadAttention(8, 2, bias=False, rng=0))
+    >>> layer = EncoderLayer(attention, nn.PreNorm(nn.RMSNorm(8), nn.FeedForward(8, 16, "silu", rng=1)))
+    >>> layer(np.ones((1, 3, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(self, attention, feed_forward):
+        self.attention, self.feed_forward = attention, feed_forward
+
+    def forward(self, x, bias=None, *, mask=None, positions=None, kv_cache=None, rng=None):
+        """Return y. What is given besides x goes to the attention: the bias of the scores, mask, positions, cache.
+
+        With a `kv_cache` backward is refused.
+        """
+        settings = given(bias=bias, mask=mask, positions=positions, kv_cache=kv_cache)
+        h, attention = self.attention.forward(x, rng=rng, **settings)  # (B, T, C)
+        y, feed_forward = self.feed_forward.forward(h, rng=rng)
+        return y, None if kv_cache is not None else (attention, feed_forward)
+
+    def backward(self, dy, cache):
+        """Return ((dx, dbias), grads); dbias is None where there was no bias."""
+        if cache is None:
+            raise ValueError(f"{type(self).__name__}: backward after a forward with kv_cache, whose old keys have no x")
+        attention, feed_forward = cache
+        dh, g_feed_forward = self.feed_forward.backward(dy, feed_forward)
+        (dx, *_, dbias), g_attention = self.attention.backward(dh, attention)
+        return (dx, dbias), {"attention": g_attention, "feed_forward": g_feed_forward}
+
+
+class DecoderLayer(Module):
+    """Self-attention, attention over a memory, a feed-forward network: x (B, T, C), memory (B, Tk, Cm) -> y (B, T, C).
+
+        h = attention(x)        g = cross_attention(h, memory)        y = feed_forward(g)
+
+    Queries come from the decoder, keys and values from the memory. Vaswani et al. (2017), sections 3.1 and 3.2.3.
+
+    Parameters
+    ----------
+    attention, cross_attention, feed_forward : Module
+        Each a `PreNorm` or `PostNorm` around its sublayer.
+
+    Examples
+    --------
+    >>> layer = TransformerDecoderLayer(8, 2, 16, rng=0)
+    >>> layer(np.ones((1, 3, 8), np.float32), np.ones((1, 5, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(self, attention, cross_attention, feed_forward):
+        self.attention, self.cross_attention, self.feed_forward = attention, cross_attention, feed_forward
+
+    def forward(self, x, memory, bias=None, *, mask=None, memory_mask=None, positions=None, kv_cache=None, rng=None):
+        """Return y. `bias`, `mask`, `positions` and `kv_cache` are those of self-attention.
+
+        `memory_mask` says which tokens of the memory may be seen: (B, 1, 1, Tk) for one that is padded.
+        """
+        self._check(x, memory, memory_mask)
+        settings = given(bias=bias, mask=mask, positions=positions, kv_cache=kv_cache)
+        h, attention = self.attention.forward(x, rng=rng, **settings)  # (B, T, C)
+        g, cross_attention = self.cross_attention.forward(h, memory, rng=rng, **given(mask=memory_mask))
+        y, feed_forward = self.feed_forward.forward(g, rng=rng)
+        return y, None if kv_cache is not None else (attention, cross_attention, feed_forward)
+
+    def backward(self, dy, cache):
+        """Return ((dx, dmemory, dbias), grads); dbias is None where there was no bias."""
+        if cache is None:
+            raise ValueError(f"{type(self).__name__}: backward after a forward with kv_cache, whose old keys have no x")
+        attention, cross_attention, feed_forward = cache
+        dg, g_feed_forward = self.feed_forward.backward(dy, feed_forward)
+        (dh, dmemory, *_), g_cross = self.cross_attention.backward(dg, cross_attention)
+        (dx, *_, dbias), g_attention = self.attention.backward(dh, attention)
+        grads = {"attention": g_attention, "cross_attention": g_cross, "feed_forward": g_feed_forward}
+        return (dx, dmemory, dbias), grads
+
+    def _check(self, x, memory, memory_mask):
+        # At the door, before a kv_cache grows; and without a memory cross-attention would look at x.
+        name = type(self).__name__
+        if memory is None:
+            raise ValueError(f"{name}: expected a memory (B, Tk, C), got None")
+        floating(name, x=x, memory=memory)
+        if x.ndim != 3 or memory.ndim != 3 or len(x) != len(memory):
+            raise ValueError(
+                f"{name}: expected x (B, T, C) and memory (B, Tk, C) of one batch, got {x.shape} and {memory.shape}"
+            )
+        shape = np.shape(memory_mask)
+        if memory_mask is not None and (len(shape) != 4 or shape[3] not in (1, memory.shape[1])):
+            raise ValueError(
+                f"{name}: expected a memory_mask of four axes for a memory of {memory.shape[1]} tokens, got {shape}"
+            )
+
+
+class TransformerEncoderLayer(EncoderLayer):
+    """The twin of `torch.nn.TransformerEncoderLayer`, with its arguments; batch comes first.
+
+    Dropout stands in four places: on the attention probabilities, after the activation, after each sublayer. `causal`
+    is a setting here, where PyTorch wants a mask. Activations: as in `FeedForward`.
+
+    Examples
+    --------
+    >>> TransformerEncoderLayer(8, 2, 16, norm_first=True, rng=0)(np.ones((1, 3, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(
+        self,
+        d_model,
+        nhead,
+        dim_feedforward=2048,
+        dropout=0.1,
+        activation="relu",
+        layer_norm_eps=1e-5,
+        norm_first=False,
+        bias=True,
+        *,
+        causal=False,
+        rng=None,
+        dtype=np.float32,
+    ):
+        rng = np.random.default_rng(rng)
+        wrapped = _around(d_model, layer_norm_eps, bias, dropout, norm_first, dtype)
+        settings = {"dropout": dropout, "bias": bias, "rng": rng, "dtype": dtype}
+        super().__init__(
+            wrapped(MultiHeadAttention(d_model, nhead, causal=causal, **settings)),
+            wrapped(FeedForward(d_model, dim_feedforward, activation, **settings)),
+        )
+
+
+class TransformerDecoderLayer(DecoderLayer):
+    """The twin of `torch.nn.TransformerDecoderLayer`, with its arguments; batch comes first.
+
+    Dropout stands in six places: on the probabilities of both attentions, after the activation, after each of the three
+    sublayers. `causal` is that of self-attention, and a setting here, where PyTorch wants a mask.
+
+    Examples
+    --------
+    >>> layer = TransformerDecoderLayer(8, 2, 16, causal=True, rng=0)
+    >>> layer(np.ones((1, 3, 8), np.float32), np.ones((1, 5, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(
+        self,
+        d_model,
+        nhead,
+        dim_feedforward=2048,
+        dropout=0.1,
+        activation="relu",
+        layer_norm_eps=1e-5,
+        norm_first=False,
+        bias=True,
+        *,
+        causal=False,
+        rng=None,
+        dtype=np.float32,
+    ):
+        rng = np.random.default_rng(rng)
+        wrapped = _around(d_model, layer_norm_eps, bias, dropout, norm_first, dtype)
+        settings = {"dropout": dropout, "bias": bias, "rng": rng, "dtype": dtype}
+        super().__init__(
+            wrapped(MultiHeadAttention(d_model, nhead, causal=causal, **settings)),
+            wrapped(MultiHeadAttention(d_model, nhead, **settings)),
+            wrapped(FeedForward(d_model, dim_feedforward, activation, **settings)),
+        )
+
+
+def _around(width, eps, bias, dropout, norm_first, dtype):
+    """Return what puts a residual with a LayerNorm around a sublayer."""
+    kind = PreNorm if norm_first else PostNorm
+    return lambda sublayer: kind(LayerNorm(width, eps, bias, dtype=dtype), sublayer, dropout)
+
+
+def given(**settings):
+    """Return the settings that are not None, so that a part is asked only for what it was given."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,114 @@
+"""A stack of layers."""
+
+import numpy as np
+
+from numtx.nn.layers import DecoderLayer, EncoderLayer, given
+from numtx.nn.module import Module, ModuleList
+
+
+class Stack(Module):
+    """Layer after layer, and a norm at the end or none: x (B, T, C) -> y (B, T, C).
+
+    A memory (B, Tk, C) and a bias of the scores are lent to every layer, so their gradients are sums over the layers.
+    T5's table of relative positions, used in each layer, is such a bias, computed once.
+
+    `forward` takes `keep`: "all" keeps every layer's cache; "inputs" keeps each layer's input, and backward computes
+    the layer a second time (a third more work, and memory for one layer instead of all); None keeps nothing and
+    backward is refused. Each layer draws its dropout from a generator of its own, so that the second computation draws
+    the same.
+
+    Parameters
+    ----------
+    layers : list of Module
+        `EncoderLayer`, `DecoderLayer` or whatever takes and gives what they do.
+    norm : Module or None
+
+    Examples
+    --------
+    >>> from numtx import nn
+    >>> stack = Stack([nn.TransformerEncoderLayer(8, 2, 32, rng=i) for i in range(2)], nn.LayerNorm(8))
+    >>> stack(np.ones((1, 3, 8), np.float32)).shape
+    (1, 3, 8)
+    """
+
+    def __init__(self, layers, norm=None):
+        self.layers, self.norm = ModuleList(layers), norm
+
+    def __call__(self, *inputs, **settings):
+        return self.forward(*inputs, keep=None, **settings)[0]
+
+    def forward(
+        self,
+        x,
+        memory=None,
+        bias=None,
+        *,
+        mask=None,
+        memory_mask=None,
+        positions=None,
+        kv_cache=None,
+        rng=None,
+        keep="all",
+    ):
+        """Return y. `kv_cache` is a list of one KVCache a layer; with it nothing is kept.
+
+        What is not given does not go to the layers. `mask` and `bias` are those of self-attention, `memory_mask` that
+        of attention over the memory.
+        """
+        self._check(memory, memory_mask, kv_cache, keep)
+        keep = keep if kv_cache is None else None
+        lent = [] if memory is None else [memory]
+        lent += [] if bias is None else [bias]
+        settings = given(mask=mask, memory_mask=memory_mask, positions=positions)
+        keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
+        kept = []
+        for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
+            before = x
+            own = settings if kv_cache is None else {**settings, "kv_cache": kv_cache[i]}
+            x, cache = layer.forward(x, *lent, rng=_generator(key), **own)
+            if keep is not None:
+                kept.append(cache if keep == "all" else before)
+            del cache, before  # without `keep`, no activation outlives its layer
+        y, norm = (x, None) if self.norm is None else self.norm.forward(x)
+        return y, None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm)
+
+    def backward(self, dy, cache):
+        """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given.
+
+        Both went into every layer, so each is a sum: dmemory = Σ_l dmemory_l, dbias = Σ_l dbias_l.
+        """
+        if cache is None:
+            raise ValueError(
+                f"{type(self).__name__}: backward after a forward with keep=None or a kv_cache, which leave it nothing"
+            )
+        keep, kept, keys, (lent, has_memory, settings), norm = cache
+        dx, g_norm = (dy, {}) if self.norm is None else self.norm.backward(dy, norm)
+        dlent = [None] * len(lent)
+        grads = dict.fromkeys(map(str, range(len(self.layers))))  # in the parameters' order, though backward goes back
+        for i in reversed(range(len(self.layers))):
+            layer, layer_cache = self.layers[i], kept[i]
+            if keep == "inputs":
+                _, layer_cache = layer.forward(kept[i], *lent, rng=_generator(keys[i]), **settings)
+            dinputs, grads[str(i)] = layer.backward(dx, layer_cache)
+            dx, *dothers = dinputs if isinstance(dinputs, tuple) else (dinputs,)
+            dlent = [d if total is None else total + d for total, d in zip(dlent, dothers, strict=False)]
+        dmemory = dlent.pop(0) if has_memory else None
+        dbias = dlent.pop() if dlent else None
+        return (dx, dmemory, dbias), {"layers": grads} | ({} if self.norm is None else {"norm": g_norm})
+
+    def _check(self, memory, memory_mask, kv_cache, keep):
+        name = type(self).__name__
+        if keep not in ("all", "inputs", None):
+            raise ValueError(f"{name}: expected keep 'all', 'inputs' or None, got {keep!r}")
+        if kv_cache is not None and len(kv_cache) != len(self.layers):
+            raise ValueError(f"{name}: expected {len(self.layers)} KVCaches, one a layer, got {len(kv_cache)}")
+        if memory is None and memory_mask is not None:
+            raise ValueError(f"{name}: expected a memory with its memory_mask, got the mask alone")
+        wrong = DecoderLayer if memory is None else EncoderLayer
+        if any(isinstance(layer, wrong) for layer in self.layers):
+            expected, got = ("a memory", "none") if memory is None else ("no memory", f"one {np.shape(memory)}")
+            raise ValueError(f"{name}: expected {expected} for layers of kind {wrong.__name__}, got {got}")
+
+
+def _generator(key):
+    return None if key is None else np.random.default_rng(key)

@@ -71,6 +71,27 @@ def gemm_rate(threads, size=1536, seconds=1.0):
     return best
 
 
+def matvec_rate(threads, rows=4096, columns=8192, seconds=1.0):
+    """Return the GB/s at which `threads` threads read float32 matrices (in, out) in products with a vector: the median.
+
+    The matrices are larger than any core's cache. The caller has set BLAS to one thread.
+    """
+    x = np.ones(rows, np.float32)
+    matrices = [np.ones((rows, columns), np.float32) for _ in range(threads)]
+
+    def multiply(matrix):
+        return x @ matrix
+
+    rates = []
+    with ThreadPoolExecutor(threads) as pool:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            list(pool.map(multiply, matrices))
+            rates.append(threads * matrices[0].nbytes / (time.perf_counter() - began) / 1e9)
+    return median(rates)
+
+
 def reset_peak():
     """Forget the peak so far, where the system can (Linux), and return the megabytes held now."""
     try:

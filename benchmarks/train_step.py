@@ -1,6 +1,6 @@
 """A training step beside PyTorch's eager mode: same model, same weights, same batches, in turn in one process.
 
-    python benchmarks/train_step.py                 # the shapes nano, small and baby, three runs each
+    python benchmarks/train_step.py                 # the shapes nano, small, baby and vocabulary, three runs each
     python benchmarks/train_step.py --only nano --json rows.json
 
 The step of numtx is the trainer's own, from drawing the batch to the updated weights; PyTorch makes its steps between
@@ -56,6 +56,7 @@ SHAPES = {
     "nano": Shape(65, 4, 4, 128, 64, 12, turn=20, turns=5),
     "small": Shape(512, 4, 4, 256, 128, 16, turn=4, turns=5),
     "baby": Shape(65, 6, 6, 384, 256, 16, turn=2, turns=4),
+    "vocabulary": Shape(50257, 4, 4, 256, 256, 8, turn=2, turns=4),
 }
 
 

@@ -11,9 +11,15 @@ from numtx._version import __version__
 # Loaded when first asked for, so that `import numtx` costs next to nothing.
 _ROOMS = ("checkpoints", "functional", "generation", "models", "nn", "testing", "text", "training")
 _NAMES = {
+    "DecoderOnlyTransformer": "models",
+    "EncoderDecoderTransformer": "models",
+    "EncoderOnlyTransformer": "models",
     "GPT2Config": "models",
     "GPT2LMHeadModel": "models",
+    "Transformer": "models",
+    "get_num_threads": "functional.threads",
     "load_run": "training",
+    "set_num_threads": "functional.threads",
     "trace": "nn",
 }
 

@@ -32,6 +32,7 @@ def test_names_are_found_when_asked_for():
     import numtx
 
     assert numtx.testing.gradcheck
+    assert numtx.Transformer is numtx.models.Transformer
     assert {name for name in numtx.__all__ if getattr(numtx, name) is None} == set()
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = numtx.nonsense

@@ -18,6 +18,7 @@ from numtx.cli.settings import TokenizerKind, flag, remembered, settled
 from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from numtx.text import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer, python_topics, read_corpus, split_corpus
 from numtx.training import RunFolder, Trainer, TrainingConfig, refuse_changes
+from numtx.training.mpi import Alone
 
 TOPICS = "python topics"  # stands in training.json where the text is Python's own
 FREE = ("threads", "data", "out")  # the text is compared by its content, the folder is the run itself
@@ -60,15 +61,15 @@ class Job:
         return isinstance(self.tokenizer, ByteTokenizer)
 
 
-def new_job(given: dict[str, Any]) -> Job:
+def new_job(given: dict[str, Any], ranks: Alone) -> Job:
     """Return the job of a new run."""
-    settings = settled(given)
+    settings = settled(given, ranks.size)
     with asked():
         config = TrainingConfig(**settings.training)
         GPT2Config(vocab_size=1, **settings.model)  # the rest of it must hold before text is read
     _refuse_full(settings.out)
     source = _source(settings.data)
-    text = _read(source)
+    text = _read(source, ranks)
     tokenizer = ByteTokenizer() if settings.tokenizer is TokenizerKind.byte else CharTokenizer.from_text(text)
     model = GPT2LMHeadModel(
         GPT2Config(vocab_size=tokenizer.vocab_size, **settings.model),
@@ -83,13 +84,19 @@ def new_job(given: dict[str, Any]) -> Job:
         tokenizer=tokenizer,
         data={"source": source, "tokenizer": settings.tokenizer.value},
         text=text if source == "-" else None,
+        ranks=ranks,
     )
-    folder = Path(settings.out) if settings.out is not None else _numbered_folder()  # last: it makes the folder
+    ranks.gather("ready", None)  # before anything is made or shown, all have come so far
+    if settings.out is not None:
+        folder = Path(settings.out)
+    else:
+        folder = ranks.at_first("folder", _numbered_folder)
     trainer.folder = folder
-    return Job(trainer, folder, tokenizer, source, text, held_out, reserved=settings.out is None)
+    reserved = settings.out is None and ranks.first
+    return Job(trainer, folder, tokenizer, source, text, held_out, reserved=reserved)
 
 
-def resumed_job(folder: Path, given: dict[str, Any]) -> Job:
+def resumed_job(folder: Path, given: dict[str, Any], ranks: Alone) -> Job:
     """Return the job of a run that goes on.
 
     Raises
@@ -102,24 +109,25 @@ def resumed_job(folder: Path, given: dict[str, Any]) -> Job:
     _refuse_other(given, remembered(config, run.settings), run.path)
     training = run.config(**({"threads": given["threads"]} if given.get("threads") else {}))
     tokenizer = load_tokenizer(run.path)
-    text, source = run_text(run, given.get("data"))
+    text, source = run_text(run, given.get("data"), ranks)
     train, held_out = split_corpus(text)
     model = GPT2LMHeadModel(GPT2Config.from_dict(config), rng=training.seed, dtype=run.dtype)
     data = run.settings.get("data", {})
     try:
         ids = tokenizer.encode(train), tokenizer.encode(held_out)
-        trainer = Trainer(model, *ids, training, run.path, tokenizer=tokenizer, data=data)
+        trainer = Trainer(model, *ids, training, run.path, tokenizer=tokenizer, data=data, ranks=ranks)
     except ValueError as error:
         raise ValueError(f"resume: expected the text of the run, got another: {error}") from None
     done = run.newest_checkpoint(partial(GPT2LMHeadModel.from_pretrained, dtype=run.dtype)).progress.step
+    ranks.gather("ready", None)
     return Job(trainer, run.path, tokenizer, source, text, held_out, begun=True, done=done)
 
 
-def run_text(run: RunFolder, data: str | None = None) -> tuple[str, str]:
+def run_text(run: RunFolder, data: str | None = None, ranks: Alone | None = None) -> tuple[str, str]:
     """Return the text of a run, and where it was read: kept in it, or where it came from, or `data`."""
     if data is not None:
         source = _source(data)
-        return _read(source), source
+        return _read(source, ranks), source
     kept = run.text()
     if kept is not None:
         return kept, f"{run.path}/text.txt"
@@ -157,7 +165,9 @@ def _long_enough(train: np.ndarray, held_out: np.ndarray, context: int) -> tuple
     return train, held_out
 
 
-def _read(source: str) -> str:
+def _read(source: str, ranks: Alone | None = None) -> str:
+    if source == "-" and ranks is not None:  # mpiexec gives its standard input to rank 0
+        return ranks.at_first("standard input", lambda: read_corpus(source))
     return python_topics() if source == TOPICS else read_corpus(source)
 
 

@@ -84,7 +84,8 @@ class TrainSettings:
         default=None,
         metadata=_shown(
             COMPUTING,
-            "Threads (on Linux: processes) that compute them; the run is the same. Without it: all processors.",
+            "Threads (on Linux: processes) that compute them, of each rank under mpiexec; the run is the same. "
+            "Without it: all processors.",
             "N",
             1,
         ),
@@ -133,8 +134,8 @@ NAMES = tuple(one.name for one in fields(TrainSettings))
 ABOUT: dict[str, About] = {one.name: one.metadata["about"] for one in fields(TrainSettings)}
 
 
-def settled(given: dict[str, Any]) -> TrainSettings:
-    """Return the settings for what was given by name, the rest by default.
+def settled(given: dict[str, Any], ranks: int = 1) -> TrainSettings:
+    """Return the settings for what was given by name, the rest by default: at least a shard for each rank.
 
     Raises
     ------
@@ -146,8 +147,8 @@ def settled(given: dict[str, Any]) -> TrainSettings:
         if least is not None and value is not None and not value >= least:  # also refuses NaN
             raise UsageError(f"{flag(name)}: expected at least {least:g}, got {value}")
     settings = TrainSettings(**given)
-    if "shards" not in given and settings.batch < settings.shards:
-        settings = replace(settings, shards=settings.batch)
+    if "shards" not in given:
+        settings = replace(settings, shards=min(settings.batch, max(settings.shards, ranks)))
     return settings
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from numtx.cli.errors import STOPPED, described
+from numtx.cli.errors import FAILED, MISUSED, STOPPED, UsageError, described
 from numtx.cli.options import given_options, with_options
+from numtx.cli.settings import flag
 
 if TYPE_CHECKING:
     from numtx.cli.job import Job
     from numtx.cli.screen import Screen
     from numtx.training import TrainingResult
+    from numtx.training.mpi import Alone
 
 TRAIN_EPILOG = "Losses are in nats per token. Ctrl-C saves; numtx train --resume RUN goes on exactly where it stopped."
 SAMPLE_TOKENS, SAMPLE_TEMPERATURE = 300, 0.8
@@ -46,19 +51,27 @@ def train(
     """Train a small GPT on a text, and keep it in a folder.
 
     Without options: on the help topics that every Python carries, offline, in under two minutes on two cores.
+
+    Under mpiexec (pip install 'numtx\\[mpi]') processes share each step: mpiexec -n 4 numtx train. The run is the same.
     """
     given = given_options(invocation, options, config)
-    from numtx.cli.job import abandon, new_job, resumed_job
+    ranks = _ranks()
+    with _one_voice(ranks):
+        _train(given, resume, ranks)
+
+
+def _train(given: dict[str, Any], resume: Path | None, ranks: Alone) -> None:
+    from numtx.cli.job import FREE, abandon, new_job, resumed_job
     from numtx.cli.screen import Screen
 
     screen = Screen()
-    if resume is None:
-        job = new_job(given)
-    else:
-        job = resumed_job(resume, given)
-        if job.finished:
-            screen.say(f"{resume} is finished: all {job.trainer.config.steps} steps are done")
-            return
+    with ranks.guard():
+        asked = {flag(name): str(value) for name, value in given.items() if name not in FREE}
+        ranks.agree("train", asked if resume is None else asked | {"--resume": str(resume)})
+        job = new_job(given, ranks) if resume is None else resumed_job(resume, given, ranks)
+    if job.begun and job.finished:
+        screen.say(f"{resume} is finished: all {job.trainer.config.steps} steps are done")
+        return
     try:
         result = _trained(job, screen)
     finally:
@@ -67,7 +80,45 @@ def train(
         screen.say(f"stopped after step {result.step} of {job.trainer.config.steps}; all of it is saved")
         screen.say(f"to go on: {_resume_command(job)}")
         raise typer.Exit(STOPPED)
-    _report(job, result, screen)
+    if ranks.first:
+        _report(job, result, screen)
+
+
+def _ranks() -> Alone:
+    """Return the ranks this command was started among."""
+    from numtx.training.mpi import found_ranks, launched
+
+    try:
+        return found_ranks()
+    except (ImportError, ValueError):
+        rank, _ = launched() or (0, 1)
+        if rank:  # all meet the same, and cannot tell each other: one says it
+            raise typer.Exit(FAILED) from None
+        raise
+
+
+@contextmanager
+def _one_voice(ranks: Alone) -> Iterator[None]:
+    """Let rank 0 alone write to standard output, and the first rank that failed alone say its error."""
+    from numtx.training.mpi import RankError
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        try:
+            if ranks.first:
+                yield
+            else:
+                with redirect_stdout(nowhere):
+                    yield
+        except RankError as error:
+            raise typer.Exit(MISUSED if isinstance(error.error, UsageError) else FAILED) from None
+        except (ValueError, OSError, ArithmeticError, MemoryError, ImportError) as error:
+            misused = isinstance(error, UsageError)
+            if ranks.blamed is None or (ranks.alike and ranks.first):
+                raise
+            if ranks.rank != ranks.blamed:
+                raise typer.Exit(MISUSED if misused else FAILED) from None
+            kind = UsageError if misused else ValueError
+            raise kind(f"rank {ranks.rank}: {described(error)}") from error
 
 
 def _trained(job: Job, screen: Screen) -> TrainingResult:
@@ -85,7 +136,7 @@ def _trained(job: Job, screen: Screen) -> TrainingResult:
         shown.stopping()
 
     try:
-        with shown, stopping(stop):
+        with _even_if_killed(job), shown, stopping(stop):
             return trainer.train(resume=job.begun)
     except KeyboardInterrupt:
         screen.say(f"stopped at once; to go on from the last save: {_resume_command(job)}")
@@ -94,6 +145,19 @@ def _trained(job: Job, screen: Screen) -> TrainingResult:
         raise ValueError(f"train: expected standard output to stay open, got it closed{_way_on(job)}") from None
     except (OSError, MemoryError) as error:  # a worker was killed, or the system gives no more of something
         raise ValueError(f"train: {described(error)}{_way_on(job)}") from None
+
+
+def _even_if_killed(job: Job) -> AbstractContextManager[None]:
+    """Say how to go on if mpiexec kills the ranks, because one was killed."""
+    from numtx.cli.last_words import last_words
+    from numtx.training import RunFolder
+
+    def words() -> str:
+        saves = RunFolder(job.folder, {}).checkpoints()
+        ended = "train: expected all ranks to go on, got one killed, which ends the others"
+        return f"{ended}; the last save is '{saves[-1]}'; to go on: {_resume_command(job)}" if saves else ended
+
+    return last_words(words) if job.trainer.ranks.size > 1 and job.trainer.ranks.first else nullcontext()
 
 
 def _description(job: Job) -> list[tuple[str, str]]:
@@ -111,8 +175,16 @@ def _description(job: Job) -> list[tuple[str, str]]:
         ("size", f"{model.num_parameters():,} parameters in {model.dtype}"),
         ("text", f"{named(job.source)}, {len(job.text):,} characters; the last tenth is held out"),
         ("tokens", f"{job.tokenizer.vocab_size} {'bytes' if job.bytes else 'characters'}"),
-        ("run", f"{job.folder}, {config.steps} steps of {tokens} tokens, threads: {config.worker_threads}{again}"),
+        ("run", f"{job.folder}, {config.steps} steps of {tokens} tokens, {_workers(job)}{again}"),
     ]
+
+
+def _workers(job: Job) -> str:
+    ranks, config = job.trainer.ranks, job.trainer.config
+    if ranks.size == 1:
+        return f"threads: {ranks.threads(config)}"
+    idle = max(0, ranks.size - config.shards)
+    return f"{ranks.size} ranks, threads: {ranks.threads(config)} each" + (f", {idle} without a shard" if idle else "")
 
 
 def _report(job: Job, result: TrainingResult, screen: Screen) -> None:
@@ -185,9 +257,12 @@ def _generate(job: Job, screen: Screen) -> str:
 
 def _way_on(job: Job) -> str:
     """Say after an error what was saved, and how to go on from there."""
+    if not job.trainer.ranks.first:
+        return f"; to go on from the last save: {_resume_command(job)}"
     saves = job.trainer.run.checkpoints() if job.trainer.run else []
     return f"; the last save is '{saves[-1]}'; to go on: {_resume_command(job)}" if saves else "; nothing was saved"
 
 
 def _resume_command(job: Job) -> str:
-    return f"numtx train --resume {shlex.quote(str(job.folder))}"
+    ranks = job.trainer.ranks.size
+    return ("" if ranks == 1 else f"mpiexec -n {ranks} ") + f"numtx train --resume {shlex.quote(str(job.folder))}"

@@ -36,6 +36,7 @@ from numtx.functional.gated import (
     swiglu_backward,
 )
 from numtx.functional.linear import linear, linear_backward
+from numtx.functional.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_backward
 from numtx.functional.losses import (
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
@@ -47,10 +48,12 @@ from numtx.functional.losses import (
 from numtx.functional.masks import causal_mask, combine_masks, padding_mask, sliding_window_mask
 from numtx.functional.nll import nll_loss, nll_loss_backward
 from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from numtx.functional.pooling import pooling, pooling_backward
 from numtx.functional.position_bias import alibi, alibi_slopes, relative_distances, relative_position_bucket
 from numtx.functional.positions import sinusoidal_positions
 from numtx.functional.rotary import rotary, rotary_backward, rotary_frequencies
 from numtx.functional.softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
+from numtx.functional.tiled_attention import tiled_attention, tiled_attention_backward
 
 __all__ = [
     "alibi",
@@ -80,6 +83,8 @@ __all__ = [
     "layer_norm_backward",
     "linear",
     "linear_backward",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
     "log_softmax",
     "log_softmax_backward",
     "mse_loss",
@@ -87,6 +92,8 @@ __all__ = [
     "nll_loss",
     "nll_loss_backward",
     "padding_mask",
+    "pooling",
+    "pooling_backward",
     "relative_distances",
     "relative_position_bucket",
     "relu",
@@ -110,4 +117,6 @@ __all__ = [
     "swiglu_backward",
     "tanh",
     "tanh_backward",
+    "tiled_attention",
+    "tiled_attention_backward",
 ]

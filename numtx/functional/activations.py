@@ -6,8 +6,8 @@ import numpy as np
 
 from numtx.functional.blocks import blocks
 from numtx.functional.door import floating
+from numtx.functional.erf import tail_and_density
 
-SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
 
@@ -39,12 +39,6 @@ def relu_backward(dy, cache):
     return dy * (y > 0)
 
 
-def _sigmoid(x):
-    # exp only of what is not positive: no overflow, and full relative precision in both tails.
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
-
 def sigmoid(x):
     """Logistic sigmoid: y = 1 / (1 + exp(-x)), elementwise over any shape. The cache holds y.
 
@@ -54,7 +48,10 @@ def sigmoid(x):
     array([0.5, 1. ])
     """
     floating("sigmoid", x=x)
-    y = _sigmoid(x)
+    y = np.empty(x.shape, x.dtype)
+    with np.errstate(over="ignore"):
+        for x_, y_ in blocks(x, y):
+            write_sigmoid(x_, y_)
     return y, (y,)
 
 
@@ -67,7 +64,20 @@ def sigmoid_backward(dy, cache):
     array([0.25])
     """
     (y,) = cache
-    return dy * (y * (1 - y))
+    dx = np.empty(y.shape, y.dtype)
+    for dy_, y_, dx_ in blocks(dy, y, dx):
+        np.subtract(1, y_, out=dx_)
+        dx_ *= y_
+        dx_ *= dy_
+    return dx
+
+
+def write_sigmoid(x, y):
+    """Write σ(x) = 1 / (1 + e⁻ˣ) into y, both of one block: precise in both tails, and exactly 0 where e⁻ˣ is ∞."""
+    np.negative(x, out=y)
+    np.exp(y, out=y)
+    y += 1
+    np.divide(1, y, out=y)
 
 
 def tanh(x):
@@ -92,13 +102,19 @@ def tanh_backward(dy, cache):
     array([3.])
     """
     (y,) = cache
-    return dy * (1 - y * y)
+    dx = np.empty(y.shape, y.dtype)
+    for dy_, y_, dx_ in blocks(dy, y, dx):
+        np.multiply(y_, y_, out=dx_)
+        np.subtract(1, dx_, out=dx_)
+        dx_ *= dy_
+    return dx
 
 
 def silu(x):
     """Sigmoid-weighted linear unit (swish): y = x σ(x), elementwise over any shape.
 
-    The cache holds x and σ(x). Elfwing, Uchibe and Doya (2017), eq. 5; Ramachandran et al. (2017).
+    The cache holds dy/dx alone, formed here, where σ(x) is at hand. Elfwing, Uchibe and Doya (2017), eq. 5;
+    Ramachandran et al. (2017).
 
     Examples
     --------
@@ -106,57 +122,77 @@ def silu(x):
     array([  0., 100.])
     """
     floating("silu", x=x)
-    s = _sigmoid(x)
-    return x * s, (x, s)
+    y, slope = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    with np.errstate(over="ignore"):
+        for x_, y_, s_, rest in blocks(x, y, slope, scratch=1):
+            write_sigmoid(x_, s_)
+            np.multiply(x_, s_, out=y_)
+            np.subtract(1, s_, out=rest)
+            rest *= y_
+            s_ += rest  # σ + x σ (1 - σ)
+    return y, (slope,)
 
 
 def silu_backward(dy, cache):
-    """Return dx = dy · (σ + x σ (1 - σ)): the product rule on x · σ(x), with σ' = σ (1 - σ).
+    """Return dx = dy · (σ + x σ (1 - σ)): the product rule on x · σ(x), with σ' = σ (1 - σ). Forward formed it.
 
     Examples
     --------
     >>> silu_backward(np.array([1.0]), silu(np.array([0.0]))[1])
     array([0.5])
     """
-    x, s = cache
-    return dy * (s * (1 + x * (1 - s)))
+    (slope,) = cache
+    return dy * slope
 
 
 def gelu(x):
     """Gaussian error linear unit, exact: y = x Φ(x), with Φ(x) = (1 + erf(x / √2)) / 2, over any shape.
 
-    `gelu_tanh` approximates it and differs by up to 5e-4: a checkpoint was trained with one of the two, and its config
-    says which. The cache holds x and Φ(x). Hendrycks and Gimpel (2016), section 2.
+    Computed as y = max(x, 0) - |x| Q(|x|), with the tail Q = 1 - Φ: the same number, since Φ(x) = Q(-x), and the small
+    part alone is rounded before the last step. In float32 within 1e-7 max(1, |x|). `gelu_tanh` approximates it and
+    differs by up to 5e-4: a checkpoint was trained with one of the two, and its config says which. The cache holds
+    dy/dx alone, formed here, where the exponential is at hand. Hendrycks and Gimpel (2016), section 2.
 
     Examples
     --------
     >>> gelu(np.array([-1.0, 1.0]))[0].round(6)
     array([-0.158655,  0.841345])
     """
-    from scipy.special import erf  # here, because importing it takes longer than all of numtx, and only gelu needs it
-
     floating("gelu", x=x)
-    phi = erf(x * SQRT_HALF)
-    phi += 1
-    phi *= 0.5
-    return x * phi, (x, phi)
+    y, slope = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    with np.errstate(under="ignore"):
+        for pieces in blocks(x, y, slope, scratch=3):
+            gelu_and_slope(*pieces)
+    return y, (slope,)
 
 
 def gelu_backward(dy, cache):
     """Return dx = dy · (Φ(x) + x φ(x)), with the normal density φ = Φ' = exp(-x²/2) / √(2π).
 
-    Derivation: the product rule on x · Φ(x). The second term is the one that is easily forgotten.
+    Derivation: the product rule on x · Φ(x). The second term is the one that is easily forgotten. Forward has formed
+    the bracket.
 
     Examples
     --------
     >>> gelu_backward(np.array([1.0]), gelu(np.array([0.0]))[1])
     array([0.5])
     """
-    x, phi = cache
-    bounded = np.clip(x, -40, 40)  # beyond it the density is 0, and x² could overflow
-    density = np.exp(bounded * bounded * -0.5)
-    density *= 1 / math.sqrt(2 * math.pi)
-    return dy * (phi + bounded * density)
+    (slope,) = cache
+    return dy * slope
+
+
+def gelu_and_slope(x, y, slope, a, tail, density):
+    """Write gelu(x) and its derivative for one block; the last three arrays are for work."""
+    bounded = np.clip(x, -40, 40, out=slope)  # beyond it tail and density are 0, and x² could overflow
+    np.abs(bounded, out=a)
+    tail_and_density(a, tail, density)
+    a *= tail
+    np.maximum(x, 0, out=y)
+    y -= a  # max(x, 0) - |x| Q(|x|)
+    slope *= density  # x φ(x)
+    np.greater_equal(x, 0, out=a, casting="unsafe")
+    a -= tail
+    slope += np.abs(a, out=a)  # Φ(x): 1 - Q(|x|) to the right of 0, Q(|x|) to the left
 
 
 def gelu_tanh(x):

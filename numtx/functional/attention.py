@@ -1,12 +1,19 @@
 """Scaled dot-product attention, in the textbook form: all scores at once."""
 
 import math
-from functools import lru_cache
 
 import numpy as np
 
-from numtx.functional.door import count, floating, rate
-from numtx.functional.masks import causal_mask
+from numtx.functional.attention_scores import (
+    add_bias_gradient,
+    bias_by_position,
+    check_attention,
+    grouped,
+    hide,
+    over_group,
+    visible_keys,
+    without_unseen,
+)
 
 NAME = "scaled_dot_product_attention"
 QUERIES = 64  # in a block under causal attention: fewer skip more, more are faster
@@ -61,29 +68,29 @@ def scaled_dot_product_attention(
     >>> y[0, 0, :, 0]
     array([1., 5.])
     """
-    _check(query, key, value, bias, mask, window, dropout)
+    check_attention(NAME, query, key, value, bias, mask, window, dropout)
     (batch, heads, tq, _), (_, kv_heads, tk, _) = query.shape, key.shape
     if mask is not None or window is not None:
-        visible = _visible(mask, tq, tk, causal, window)
-        key, value = _without_unseen(visible, key), _without_unseen(visible, value)
+        visible = visible_keys(mask, tq, tk, causal, window)
+        key, value = without_unseen(visible, key), without_unseen(visible, value)
     bias_shape = None if bias is None else bias.shape
     if bias is not None:
-        bias = _grouped(_bias_by_position(bias, (batch, heads, tq, tk)), kv_heads)
+        bias = grouped(bias_by_position(NAME, bias, (batch, heads, tq, tk)), kv_heads)
     if mask is not None:
-        mask = _grouped(np.broadcast_to(mask, (batch, heads, tq, tk)), kv_heads)
+        mask = grouped(np.broadcast_to(mask, (batch, heads, tq, tk)), kv_heads)
     scale = query.dtype.type(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    query = _grouped(np.multiply(query, scale, order="C"), kv_heads)  # Tq·D products instead of Tq·Tk
+    query = grouped(np.multiply(query, scale, order="C"), kv_heads)  # Tq·D products instead of Tq·Tk
     key, value = key[:, :, None], value[:, :, None]  # (B, Hkv, 1, Tk, D): one for a whole group
     # The heads of a token side by side, as the projection that follows reads them.
     y = np.empty((batch, tq, heads, value.shape[-1]), value.dtype).swapaxes(1, 2)  # (B, H, Tq, Dv)
-    y_grouped = _grouped(y, kv_heads)
+    y_grouped = grouped(y, kv_heads)
     weights = []  # Pᵀ of each block, and which of it dropout kept
     for b, rows, seen in _blocks(batch, heads, tq, tk, causal):
         pt = key[b, ..., :seen, :] @ query[b, ..., rows, :].swapaxes(-1, -2)  # Sᵀ first, turned into Pᵀ in place
         p = pt.swapaxes(-1, -2)
         if bias is not None:
             p += bias[b, ..., rows, :seen]
-        _hide(p, rows.start + tk - tq, causal, window)
+        hide(p, rows.start + tk - tq, causal, window)
         if mask is not None:
             np.copyto(p, -np.inf, where=~mask[b, ..., rows, :seen])
         _softmax_in_place(pt, may_be_empty=mask is not None or tq > tk)
@@ -121,20 +128,21 @@ def scaled_dot_product_attention_backward(dy, cache):
     """
     query, key, value, bias_shape, scale, causal, weights, dropout, y = cache
     (batch, kv_heads, group, tq, _), tk = query.shape, key.shape[3]
-    dy = _grouped(dy, kv_heads)
+    dy = grouped(dy, kv_heads)
     dquery, dkey, dvalue = (np.zeros(array.shape, array.dtype) for array in (query, key[:, :, 0], value[:, :, 0]))
     dbias = None if bias_shape is None else np.zeros(bias_shape, query.dtype)
     for (b, rows, seen), (pt, kept) in zip(_blocks(batch, kv_heads * group, tq, tk, causal), weights, strict=True):
         dy_rows = dy[b, ..., rows, :]
-        dvalue[b, :, :seen] += _over_group(_dropped(pt, kept, dropout) @ dy_rows)
+        dvalue[b, :, :seen] += over_group(_dropped(pt, kept, dropout) @ dy_rows)
         dst = _dropped(value[b, ..., :seen, :] @ dy_rows.swapaxes(-1, -2), kept, dropout)  # dPᵀ first, dSᵀ in place
         dst -= np.einsum("bkgtd,bkgtd->bkgt", dy_rows, y[b, ..., rows, :])[..., None, :]
         dst *= pt
         ds = dst.swapaxes(-1, -2)
         np.matmul(ds, key[b, ..., :seen, :], out=dquery[b, ..., rows, :])
-        dkey[b, :, :seen] += _over_group(dst @ query[b, ..., rows, :])  # the scale is already in the query
+        dkey[b, :, :seen] += over_group(dst @ query[b, ..., rows, :])  # the scale is already in the query
         if dbias is not None:
-            _add_bias_gradient(dbias, ds.reshape(len(ds), kv_heads * group, *ds.shape[-2:]), b, rows, tq)
+            place = b, slice(None), rows, slice(0, seen)
+            add_bias_gradient(dbias, ds.reshape(len(ds), kv_heads * group, *ds.shape[-2:]), place, tq)
     dquery *= scale
     return dquery.reshape(batch, kv_heads * group, tq, -1), dkey, dvalue, dbias
 
@@ -157,17 +165,6 @@ def attention_weights(cache):
     for (b, rows, seen), (pt, _) in zip(_blocks(batch, kv_heads * group, tq, tk, causal), weights, strict=True):
         p[b, ..., rows, :seen] = pt.swapaxes(-1, -2)
     return p.reshape(batch, kv_heads * group, tq, tk)
-
-
-def _grouped(array, kv_heads):
-    """Give the heads that share one key and value head an axis: (B, H, ...) -> (B, Hkv, H / Hkv, ...), as a view."""
-    batch, heads, *rest = array.shape
-    return array.reshape(batch, kv_heads, heads // kv_heads, *rest)
-
-
-def _over_group(gradient):
-    """Sum over the heads that shared a key or value: (B, Hkv, group, Tk, D) -> (B, Hkv, Tk, D)."""
-    return gradient[:, :, 0] if gradient.shape[2] == 1 else gradient.sum(axis=2)
 
 
 def _blocks(batch, heads, tq, tk, causal):
@@ -201,106 +198,3 @@ def _dropped(p, kept, dropout):
     z = p * kept
     z *= 1 / (1 - dropout)
     return z
-
-
-def _hide(scores, first, causal, window):
-    """Put -∞ where `causal` and `window` let a query not look; the first query stands at place `first` of the keys."""
-    rows, seen = scores.shape[-2:]
-    if window is not None:
-        limit = np.where(_reach(rows, seen, first, causal, window), np.inf, -np.inf).astype(scores.dtype)
-        np.fmin(scores, limit, out=scores)
-    elif causal and rows > 1:
-        # All see the keys up to the first query's own: only a triangle behind it is left to hide.
-        start = min(max(first + 1, 0), seen)
-        hidden = scores[..., start:]
-        np.fmin(hidden, _triangle(rows, seen - start, first - start, scores.dtype), out=hidden)
-    elif causal and first < 0:
-        scores[...] = -np.inf
-
-
-def _reach(rows, seen, first, causal, window):
-    behind = np.arange(first, first + rows)[:, None] - np.arange(seen)  # how far key j lies behind query i
-    return (behind < window) & (behind >= 0 if causal else behind > -window)
-
-
-@lru_cache(maxsize=8)
-def _triangle(rows, columns, first, dtype):
-    """The greatest score allowed: +∞ where key j ≤ first + i for query i, else -∞."""
-    limit = np.where(np.tri(rows, columns, first, dtype=bool), np.inf, -np.inf)
-    limit = limit.astype(dtype, order="F")  # the memory order of the scores
-    limit.flags.writeable = False
-    return limit
-
-
-def _visible(mask, tq, tk, causal, window):
-    """Which keys some query may see: (B or 1, H or 1, Tk or 1)."""
-    if mask is not None and mask.shape[2] == 1 and window is None:
-        return mask[:, :, 0]  # causal alone hides no key from the last query
-    if window is not None:
-        allowed = _reach(tq, tk, tk - tq, causal, window)[None, None]
-    elif causal:
-        allowed = causal_mask(tq, tk)
-    else:
-        return mask.any(axis=2)
-    return (allowed if mask is None else mask & allowed).any(axis=2)
-
-
-def _without_unseen(visible, array):
-    """Zero the keys that no query may see: a NaN there would come through P = 0 in the product, as 0 · NaN = NaN."""
-    if visible.all():
-        return array
-    if visible.shape[1] > 1:  # a key is seen where a head of its group sees it
-        visible = _grouped(visible, array.shape[1]).any(axis=2)
-    return np.where(visible[..., None], array, np.zeros((), array.dtype))
-
-
-def _bias_by_position(bias, shape):
-    _, heads, tq, tk = shape
-    if bias.ndim == 4 and all(b in (1, s) for b, s in zip(bias.shape, shape, strict=True)):
-        return np.broadcast_to(bias, shape)
-    if bias.shape != (heads, tq + tk - 1):
-        raise ValueError(
-            f"{NAME}: expected a bias that broadcasts to {shape} or (H, Tq + Tk - 1) = {(heads, tq + tk - 1)}, "
-            f"got {bias.shape}"
-        )
-    # Row i of the (Tq, Tk) table is the numbers from Tq - 1 - i on: windows over them, last first.
-    return np.broadcast_to(np.lib.stride_tricks.sliding_window_view(bias, tk, axis=1)[:, ::-1], shape)
-
-
-def _add_bias_gradient(dbias, ds, b, rows, tq):
-    """Add dS of a block, summed over what the bias was broadcast along."""
-    seen = ds.shape[3]
-    if dbias.ndim == 4:
-        block = zip(dbias.shape, (b, slice(None), rows, slice(seen)), strict=True)
-        part = dbias[tuple(slice(None) if size == 1 else piece for size, piece in block)]
-        part += ds.sum(axis=tuple(axis for axis in range(4) if dbias.shape[axis] == 1), keepdims=True)
-        return
-    by_position = ds.sum(axis=0)  # (H, rows, seen)
-    for i, query in enumerate(range(rows.start, rows.stop)):
-        dbias[:, tq - 1 - query : tq - 1 - query + seen] += by_position[:, i]
-
-
-def _check(query, key, value, bias, mask, window, dropout):
-    floating(NAME, query=query, key=key, value=value, bias=bias)
-    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
-    if not query.ndim == key.ndim == value.ndim == 4:
-        raise ValueError(f"{NAME}: expected query, key and value (B, H, T, D), got {shapes}")
-    if len(query) != len(key) or key.shape[:3] != value.shape[:3] or query.shape[3] != key.shape[3]:
-        raise ValueError(
-            f"{NAME}: expected query (B, H, Tq, D), key (B, Hkv, Tk, D) and value (B, Hkv, Tk, Dv), got {shapes}"
-        )
-    if key.shape[1] and query.shape[1] % key.shape[1]:
-        raise ValueError(f"{NAME}: expected key and value heads that divide the {query.shape[1]} heads, got {shapes}")
-    if 0 in query.shape or 0 in value.shape:
-        raise ValueError(f"{NAME}: expected at least one query and one key, got {shapes}")
-    if window is not None:
-        count(NAME, 1, window=window)
-    rate(NAME, "dropout", dropout)
-    if mask is None:
-        return
-    scores = (*query.shape[:3], key.shape[2])
-    if getattr(mask, "dtype", None) != np.bool_:
-        what = getattr(mask, "dtype", type(mask).__name__)
-        raise ValueError(f"{NAME}: expected a boolean mask, True = may attend, got {what}")
-    if mask.ndim != 4 or any(m not in (1, s) for m, s in zip(mask.shape, scores, strict=True)):
-        raise ValueError(f"{NAME}: expected a mask of four axes that broadcasts to {scores}, got {mask.shape}")

@@ -53,6 +53,34 @@ def sequence(op: str, width: int, **arrays: np.ndarray) -> None:
         raise ValueError(f"{op}: expected {' and '.join(arrays)} (B, T, {width}), got {got}")
 
 
+def mask(op: str, name: str, array: np.ndarray | None, scores: tuple[int, ...]) -> None:
+    """Require a boolean mask of four axes that broadcast to `scores`, the shape (B, H, Tq, Tk); or None."""
+    if array is None:
+        return
+    dtype, shape = getattr(array, "dtype", type(array).__name__), np.shape(array)
+    if dtype != np.bool_ or not _broadcasts(shape, scores):
+        raise ValueError(
+            f"{op}: expected a boolean {name}, True = may attend, of four axes that broadcast to {scores}, "
+            f"got {shape if dtype == np.bool_ else f'{dtype} {shape}'}"
+        )
+
+
+def bias(op: str, array: np.ndarray | None, scores: tuple[int, ...]) -> None:
+    """Require a bias for scores (B, H, Tq, Tk): four axes that broadcast, or (H, Tq + Tk - 1) numbers; or None."""
+    if array is None:
+        return
+    _, heads, tq, tk = scores
+    if np.shape(array) != (heads, tq + tk - 1) and not _broadcasts(np.shape(array), scores):
+        raise ValueError(
+            f"{op}: expected a bias for {heads} heads, of four axes that broadcast to {scores}, "
+            f"or by distance (H, Tq + Tk - 1) = {(heads, tq + tk - 1)}, got {np.shape(array)}"
+        )
+
+
+def _broadcasts(shape: tuple[int, ...], scores: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and all(s in (1, whole) for s, whole in zip(shape, scores, strict=True))
+
+
 def integers(op: str, name: str, ids: np.ndarray, limit: int) -> np.ndarray:
     """Require integer ids in [0, limit), and return them as an array."""
     ids = np.asarray(ids)

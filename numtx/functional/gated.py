@@ -3,12 +3,11 @@
 y = a(gate) · up, with the sigmoid (glu), the two forms of gelu (geglu, geglu_tanh) or silu (swiglu) for a.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from numtx.functional.activations import CUBIC, SQRT_2_OVER_PI, SQRT_HALF
+from numtx.functional.activations import CUBIC, SQRT_2_OVER_PI, gelu_and_slope, write_sigmoid
 from numtx.functional.blocks import blocks
 from numtx.functional.door import floating
 
@@ -110,25 +109,14 @@ def geglu(gate, up):
     """GELU-gated linear unit, exact: y = gelu(gate) · up = gate Φ(gate) · up, over two arrays of one shape.
 
     `geglu_tanh` differs from it by up to 5e-4 times up: a checkpoint was trained with one of the two. The cache refers
-    to the inputs and holds Φ(gate), whose error function is dear. Shazeer (2020), eq. 5.
+    to the two inputs. Shazeer (2020), eq. 5.
 
     Examples
     --------
     >>> geglu(np.array([1.0]), np.array([2.0]))[0].round(6)
     array([1.682689])
     """
-    from scipy.special import erf  # here, because importing it takes longer than all of numtx
-
-    _check("geglu", gate, up)
-    y, phi = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype)
-    for g, u, y_, p in blocks(gate, up, y, phi):
-        np.multiply(g, SQRT_HALF, out=p)
-        erf(p, out=p)
-        p += 1
-        p *= 0.5  # Φ(g)
-        np.multiply(g, p, out=y_)
-        y_ *= u
-    return y, (gate, up, phi)
+    return _gated("geglu", gate, up, lambda g: _gelu_and_slope(g)[0])
 
 
 def geglu_backward(dy, cache):
@@ -145,28 +133,14 @@ def geglu_backward(dy, cache):
     >>> geglu_backward(np.array([1.0]), geglu(np.array([0.0]), np.array([2.0]))[1])
     (array([1.]), array([0.]))
     """
-    gate, up, phi = cache
-    dgate, dup = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype)
-    for g, u, p, dy_, dg, du in blocks(gate, up, phi, dy, dgate, dup):
-        np.multiply(g, p, out=du)
-        du *= dy_
-        bounded = np.clip(g, -40, 40)  # beyond it the density is 0, and g² could overflow
-        np.multiply(bounded, bounded, out=dg)
-        dg *= -0.5
-        np.exp(dg, out=dg)
-        dg *= 1 / math.sqrt(2 * math.pi)
-        dg *= bounded
-        dg += p
-        dg *= u
-        dg *= dy_
-    return dgate, dup
+    return _gated_backward(dy, cache, _gelu_and_slope)
 
 
 def _gated(op: str, gate, up, activation: Callable):
     """y = a(gate) · up, block by block; `activation` gives a as a new array."""
     _check(op, gate, up)
     y = np.empty(gate.shape, gate.dtype)
-    with np.errstate(over="ignore"):  # a huge exp is ∞, and σ then exactly 0
+    with np.errstate(over="ignore", under="ignore"):  # a huge exp is ∞, and σ then exactly 0
         for g, u, y_ in blocks(gate, up, y):
             np.multiply(activation(g), u, out=y_)
     return y, (gate, up)
@@ -176,7 +150,7 @@ def _gated_backward(dy, cache, activation_and_slope: Callable):
     """dup = dy a and dgate = dy up a', block by block; `activation_and_slope` gives a and a' as new arrays."""
     gate, up = cache
     dgate, dup = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         for g, u, dy_, dg, du in blocks(gate, up, dy, dgate, dup):
             a, slope = activation_and_slope(g)
             np.multiply(dy_, a, out=du)
@@ -186,10 +160,9 @@ def _gated_backward(dy, cache, activation_and_slope: Callable):
 
 
 def _sigmoid(x):
-    s = np.negative(x)
-    np.exp(s, out=s)
-    s += 1
-    return np.divide(1, s, out=s)
+    s = np.empty_like(x)
+    write_sigmoid(x, s)
+    return s
 
 
 def _sigmoid_and_slope(g):
@@ -206,6 +179,12 @@ def _silu_and_slope(g):
     slope *= a
     slope += s
     return a, slope
+
+
+def _gelu_and_slope(g):
+    arrays = [np.empty_like(g) for _ in range(5)]
+    gelu_and_slope(g, *arrays)
+    return arrays[0], arrays[1]
 
 
 def _gelu_tanh_share(g):

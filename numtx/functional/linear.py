@@ -4,6 +4,9 @@ import numpy as np
 
 from numtx.functional.door import floating
 
+FEW = 4  # rows: so many products of a vector and a large matrix take less time than one product of matrices,
+LARGE = 1 << 18  # elements of the matrix, which BLAS copies for the latter
+
 
 def linear(x, weight, bias=None):
     """Apply an affine map to the last axis: y = x W + b.
@@ -36,10 +39,19 @@ def linear(x, weight, bias=None):
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: expected bias {weight.shape[1:]}, got {bias.shape}")
     # One product of two matrices: a stack of small products is many times slower.
-    y = x.reshape(-1, x.shape[-1]) @ weight  # (N, O)
+    y = _product(x.reshape(-1, x.shape[-1]), weight)  # (N, O)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[1]), (x, weight, bias is not None)
+
+
+def _product(rows, weight):
+    if not 1 < len(rows) <= FEW or weight.size < LARGE:
+        return rows @ weight
+    y = np.empty((len(rows), weight.shape[1]), rows.dtype)
+    for row, y_row in zip(rows, y, strict=True):  # the rows of a beam or a small batch that is decoded
+        np.matmul(row, weight, out=y_row)
+    return y
 
 
 def linear_backward(dy, cache):

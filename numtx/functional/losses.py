@@ -1,8 +1,8 @@
-"""Losses: cross-entropy, mean squared error, binary cross-entropy."""
+"""Losses: cross-entropy, mean squared error, binary cross-entropy; and what is asked of a loss over classes."""
 
 import numpy as np
 
-from numtx.functional.activations import _sigmoid
+from numtx.functional.activations import sigmoid
 from numtx.functional.door import floating
 
 
@@ -41,7 +41,9 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     np.float64(1.3863)
     """
     dtype = floating("cross_entropy", logits=logits, weight=weight)
-    rows, target, shape = _check_classes(logits, target, weight, ignore_index, label_smoothing, reduction)
+    rows, target, shape = check_classes("cross_entropy", "logits", logits, target, weight, ignore_index, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1], got {label_smoothing}")
     counted = target != ignore_index
     label = np.where(counted, target, 0)
     real = counted.astype(dtype) if weight is None else np.where(counted, weight[label], np.zeros((), dtype))
@@ -166,7 +168,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, pos_weight=None
     loss = (1 - target) * input + positive * softplus
     if weight is not None:
         loss = loss * weight
-    return _reduced(loss, reduction), (_sigmoid(input), target, weight, positive, reduction)
+    return _reduced(loss, reduction), (sigmoid(input)[0], target, weight, positive, reduction)
 
 
 def binary_cross_entropy_with_logits_backward(dy, cache):
@@ -198,33 +200,36 @@ def _spread(dy, reduction, like):
     return dy / like.size if reduction == "mean" else dy
 
 
-def _check_reduction(op, reduction):
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{op}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
-
-
 def _check_pair(op, input, target, reduction):
-    _check_reduction(op, reduction)
+    check_reduction(op, reduction)
     if input.shape != target.shape or not input.size:
         raise ValueError(f"{op}: expected input and target of one shape, not empty, got {input.shape}, {target.shape}")
 
 
-def _check_classes(logits, target, weight, ignore_index, label_smoothing, reduction):
-    _check_reduction("cross_entropy", reduction)
+def check_reduction(op, reduction):
+    """Require one of the three ways from the losses of the rows to a result."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{op}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def check_classes(op, name, scores, target, weight, ignore_index, reduction):
+    """Require scores (..., V), called `name`, that fit integer targets (...) and weights (V,) of a loss over classes.
+
+    Return the scores as rows (N, V), the targets (N,), and the shape that the targets had.
+    """
+    check_reduction(op, reduction)
     target = np.asarray(target)
-    if logits.ndim == 0 or target.shape != logits.shape[:-1] or not logits.size:
+    if scores.ndim == 0 or target.shape != scores.shape[:-1] or not scores.size:
         raise ValueError(
-            f"cross_entropy: expected logits (..., V) and target (...), got {logits.shape}, {target.shape}"
+            f"{op}: expected {name} (..., V) and target (...), not empty, got {scores.shape}, {target.shape}"
         )
     if target.dtype.kind not in "iu":
-        raise ValueError(f"cross_entropy: expected integer targets, got {target.dtype}")
-    classes = logits.shape[-1]
+        raise ValueError(f"{op}: expected integer targets, got {target.dtype}")
+    classes = scores.shape[-1]
     if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"cross_entropy: expected weight ({classes},), got {weight.shape}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"cross_entropy: expected label_smoothing in [0, 1], got {label_smoothing}")
+        raise ValueError(f"{op}: expected weight ({classes},), got {weight.shape}")
     flat = target.reshape(-1)
     bad = flat[(flat != ignore_index) & ((flat < 0) | (flat >= classes))]
     if bad.size:
-        raise ValueError(f"cross_entropy: expected targets in [0, {classes}) or {ignore_index}, got {bad[0]}")
-    return logits.reshape(-1, classes), flat, target.shape
+        raise ValueError(f"{op}: expected targets in [0, {classes}) or {ignore_index}, got {bad[0]}")
+    return scores.reshape(-1, classes), flat, target.shape

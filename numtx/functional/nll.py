@@ -3,7 +3,7 @@
 import numpy as np
 
 from numtx.functional.door import floating
-from numtx.functional.losses import _check_reduction
+from numtx.functional.losses import check_classes
 
 
 def nll_loss(log_probs, target, weight=None, *, ignore_index=-100, reduction="mean"):
@@ -39,7 +39,7 @@ def nll_loss(log_probs, target, weight=None, *, ignore_index=-100, reduction="me
     np.float64(1.3863)
     """
     dtype = floating("nll_loss", log_probs=log_probs, weight=weight)
-    rows, target, shape = _check(log_probs, target, weight, ignore_index, reduction)
+    rows, target, shape = check_classes("nll_loss", "log_probs", log_probs, target, weight, ignore_index, reduction)
     counted = target != ignore_index
     label = np.where(counted, target, 0)
     real = counted.astype(dtype) if weight is None else np.where(counted, weight[label], np.zeros((), dtype))
@@ -74,22 +74,3 @@ def nll_loss_backward(dy, cache):
     dlog_probs = np.zeros((len(label), shape[-1]), real.dtype)
     dlog_probs[np.arange(len(label)), label] = -dy * real
     return dlog_probs.reshape(shape)
-
-
-def _check(log_probs, target, weight, ignore_index, reduction):
-    _check_reduction("nll_loss", reduction)
-    target = np.asarray(target)
-    if log_probs.ndim == 0 or target.shape != log_probs.shape[:-1] or not log_probs.size:
-        raise ValueError(
-            f"nll_loss: expected log_probs (..., V) and target (...), not empty, got {log_probs.shape}, {target.shape}"
-        )
-    if target.dtype.kind not in "iu":
-        raise ValueError(f"nll_loss: expected integer targets, got {target.dtype}")
-    classes = log_probs.shape[-1]
-    if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"nll_loss: expected weight ({classes},), got {weight.shape}")
-    flat = target.reshape(-1)
-    bad = flat[(flat != ignore_index) & ((flat < 0) | (flat >= classes))]
-    if bad.size:
-        raise ValueError(f"nll_loss: expected targets in [0, {classes}) or {ignore_index}, got {bad[0]}")
-    return log_probs.reshape(-1, classes), flat, target.shape

@@ -1,7 +1,11 @@
-"""Softmax and log-softmax over one axis."""
+"""Softmax and log-softmax over one axis.
+
+The axis is moved to the end, and so many rows at a time are taken as fit the cache, which changes no number.
+"""
 
 import numpy as np
 
+from numtx.functional.blocks import row_blocks, row_sums
 from numtx.functional.door import floating
 
 
@@ -16,9 +20,13 @@ def softmax(x, axis=-1):
     array([0.5, 0.5])
     """
     _check("softmax", x, axis)
-    y = x - x.max(axis=axis, keepdims=True)
-    np.exp(y, out=y)
-    y /= y.sum(axis=axis, keepdims=True)
+    rows = np.moveaxis(x, axis, -1)
+    y = np.empty(rows.shape, x.dtype)
+    for x_, y_ in row_blocks(rows, y):
+        np.subtract(x_, x_.max(axis=1, keepdims=True), out=y_)
+        np.exp(y_, out=y_)
+        y_ /= row_sums(y_)
+    y = np.moveaxis(y, -1, axis)
     return y, (y, axis)
 
 
@@ -39,9 +47,14 @@ def softmax_backward(dy, cache):
     array([ 0.25, -0.25])
     """
     y, axis = cache
-    dx = dy * y
-    dx -= y * dx.sum(axis=axis, keepdims=True)
-    return dx
+    y, dy = np.moveaxis(y, axis, -1), np.moveaxis(dy, axis, -1)
+    dx = np.empty(y.shape, y.dtype)
+    for dy_, y_, dx_ in row_blocks(dy, y, dx):
+        np.multiply(dy_, y_, out=dx_)
+        total = row_sums(dx_)
+        np.subtract(dy_, total, out=dx_)
+        dx_ *= y_
+    return np.moveaxis(dx, -1, axis)
 
 
 def log_softmax(x, axis=-1):
@@ -55,8 +68,13 @@ def log_softmax(x, axis=-1):
     array([-1000.,     0.])
     """
     _check("log_softmax", x, axis)
-    y = x - x.max(axis=axis, keepdims=True)
-    y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+    rows = np.moveaxis(x, axis, -1)
+    y = np.empty(rows.shape, x.dtype)
+    for x_, y_, e in row_blocks(rows, y, scratch=1):
+        np.subtract(x_, x_.max(axis=1, keepdims=True), out=y_)
+        np.exp(y_, out=e)
+        y_ -= np.log(row_sums(e))
+    y = np.moveaxis(y, -1, axis)
     return y, (y, axis)
 
 
@@ -72,10 +90,13 @@ def log_softmax_backward(dy, cache):
     array([ 0.5, -0.5])
     """
     y, axis = cache
-    dx = np.exp(y)
-    dx *= -dy.sum(axis=axis, keepdims=True)
-    dx += dy
-    return dx
+    y, dy = np.moveaxis(y, axis, -1), np.moveaxis(dy, axis, -1)
+    dx = np.empty(y.shape, y.dtype)
+    for dy_, y_, dx_ in row_blocks(dy, y, dx):
+        np.exp(y_, out=dx_)
+        dx_ *= -row_sums(dy_)
+        dx_ += dy_
+    return np.moveaxis(dx, -1, axis)
 
 
 def _check(op, x, axis):

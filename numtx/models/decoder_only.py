@@ -1,15 +1,15 @@
 """A ready-made decoder: ids in, the log-probabilities of the next one out."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from numtx import generation, nn
-from numtx.models import targets
+from numtx import nn
+from numtx.models.batch import known_labels
+from numtx.models.loss import shift_left
 from numtx.models.ready_made import ReadyMade, TransformerConfig
-from numtx.models.writing import writing_options
+from numtx.models.writing import WritesOn
 
 
 @dataclass(kw_only=True)
@@ -25,20 +25,20 @@ class DecoderOnlyConfig(TransformerConfig):
 
     model_type: ClassVar[str] = "decoder_only_transformer"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_layers")
-    optional_ids: ClassVar[tuple[str, ...]] = ("eos_token_id",)
+    special_ids: ClassVar[tuple[str, ...]] = ("eos_token_id",)
 
     vocab_size: int
     num_layers: int = 2
     eos_token_id: int | None = None
 
 
-class DecoderOnlyTransformer(ReadyMade):
+class DecoderOnlyTransformer(WritesOn, ReadyMade):
     """Ids (B, T) -> log-probabilities of the token that follows each, (B, T, V).
 
         y = log_softmax(stack(embedding(ids)) W + b)
 
-    Built by the keywords of `DecoderOnlyConfig`. The stack is an encoder's with causal attention: a decoder has nothing
-    to attend over but itself here. The head's matrix is its own, not the embedding's (GPT-2 ties them).
+    Built of a `DecoderOnlyConfig`, or by its keywords. The stack is an encoder's with causal attention: a decoder has
+    nothing to attend over but itself here. The head's matrix is its own, not the embedding's (GPT-2 ties them).
 
     Examples
     --------
@@ -58,7 +58,7 @@ class DecoderOnlyTransformer(ReadyMade):
         self.embedding = config.embedding(config.vocab_size, rng, dtype)
         self.stack = nn.Stack(
             [
-                nn.TransformerEncoderLayer(*config.layer(), causal=True, rng=rng, dtype=dtype)
+                nn.TransformerEncoderLayer(**config.layer(), causal=True, rng=rng, dtype=dtype)
                 for _ in range(config.num_layers)
             ],
             nn.LayerNorm(config.d_model, config.layer_norm_eps, dtype=dtype),
@@ -99,36 +99,9 @@ class DecoderOnlyTransformer(ReadyMade):
         x, stack = self.stack.forward(x, mask=mask, kv_cache=kv_cache, rng=rng, keep=keep)
         return x, (embedded, stack)
 
-    def _inputs_and_labels(self, batch):
-        inputs, labels = super()._inputs_and_labels(batch)
-        return inputs, labels if batch.get("labels") is None else targets.shift_left(labels)
-
-    def stream(self, input_ids, **settings) -> Iterator[np.ndarray]:
-        """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
-        return generation.stream(self._decoding, input_ids, **self._options(settings))
-
-    def generate(self, input_ids, **settings) -> np.ndarray:
-        """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included.
-
-        Parameters
-        ----------
-        input_ids : (B, T) integer array
-            All rows of one length, without padding. Of a prompt longer than `max_length` only the end is read, and a
-            text that grows over it slides.
-        max_new_tokens : int
-            20 if nothing is said.
-        do_sample, temperature, top_k, top_p
-            How the next id is chosen; see `generation.Sampler`. Default: the likeliest.
-        seed : int, np.random.Generator or None
-            For sampling.
-        eos_token_id : int, several, or None
-            Where a row ends. None: that of the config; (): nowhere.
-        """
-        return generation.generate(self._decoding, input_ids, **self._options(settings))
-
-    def _options(self, settings):
-        said = writing_options(type(self).__name__, settings, max_new_tokens=20, eos_token_id=self.config.eos_token_id)
-        return {**said, "context": self.config.max_length}
+    def _asked(self, name, labels, shape):
+        labels = known_labels(type(self).__name__, name, labels, shape, self.config.vocab_size)
+        return shift_left(labels) if name == "labels" else labels
 
     def _decoding(self):
         kv_cache = [nn.KVCache() for _ in range(self.config.num_layers)]

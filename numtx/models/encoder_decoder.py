@@ -8,11 +8,12 @@ import numpy as np
 
 from numtx import generation, nn
 from numtx.functional.door import count
-from numtx.models import targets
+from numtx.models.batch import known_labels
+from numtx.models.loss import shift_right
 from numtx.models.output import LogProbsOutput
 from numtx.models.ready_made import ReadyMade, TransformerConfig
 from numtx.models.token_embedding import TokenEmbedding
-from numtx.models.transformer import CausalTransformer
+from numtx.models.transformer import Transformer
 from numtx.models.writing import writing_options
 
 
@@ -37,7 +38,8 @@ class EncoderDecoderConfig(TransformerConfig):
 
     model_type: ClassVar[str] = "encoder_decoder_transformer"
     sizes: ClassVar[tuple[str, ...]] = ("src_vocab_size", "tgt_vocab_size", "num_encoder_layers", "num_decoder_layers")
-    optional_ids: ClassVar[tuple[str, ...]] = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
+    vocabulary: ClassVar[str] = "tgt_vocab_size"
+    special_ids: ClassVar[tuple[str, ...]] = ("pad_token_id", "decoder_start_token_id", "eos_token_id")
 
     src_vocab_size: int
     tgt_vocab_size: int | None = None
@@ -48,13 +50,8 @@ class EncoderDecoderConfig(TransformerConfig):
     eos_token_id: int | None = 2
 
     def __post_init__(self):
-        tgt_vocab_size = self.src_vocab_size if self.tgt_vocab_size is None else self.tgt_vocab_size
-        self.tgt_vocab_size = tgt_vocab_size
+        self.tgt_vocab_size = self.src_vocab_size if self.tgt_vocab_size is None else self.tgt_vocab_size
         super().__post_init__()
-        ids = {name: getattr(self, name) for name in self.optional_ids}
-        if wrong := {name: number for name, number in ids.items() if number is not None and number >= tgt_vocab_size}:
-            got = ", ".join(f"{name} {number}" for name, number in wrong.items())
-            raise ValueError(f"EncoderDecoderConfig: expected ids under tgt_vocab_size = {tgt_vocab_size}, got {got}")
 
 
 class EncoderDecoderTransformer(ReadyMade):
@@ -63,9 +60,9 @@ class EncoderDecoderTransformer(ReadyMade):
         memory = encoder(embedding(source))
         y = log_softmax(decoder(embedding([start, target without its last]), memory) W + b)
 
-    Built by the keywords of `EncoderDecoderConfig`. The decoder is told the right tokens before the one it is asked for
-    (teacher forcing, Williams and Zipser 1989): the target is shifted right inside. Padding of the source is seen
-    neither by the encoder nor by the decoder.
+    Built of an `EncoderDecoderConfig`, or by its keywords. The decoder is told the right tokens before the one it is
+    asked for (teacher forcing, Williams and Zipser 1989): the target is shifted right inside. Padding of the source is
+    seen neither by the encoder nor by the decoder.
 
     Examples
     --------
@@ -85,10 +82,11 @@ class EncoderDecoderTransformer(ReadyMade):
         config = self.config
         self.src_embedding: TokenEmbedding = config.embedding(config.src_vocab_size, rng, dtype)
         self.tgt_embedding: TokenEmbedding = config.embedding(config.tgt_vocab_size, rng, dtype)
-        width, heads, *layer = config.layer()
-        layers = (config.num_encoder_layers, config.num_decoder_layers)
-        self.transformer = CausalTransformer(width, heads, *layers, *layer, rng=rng, dtype=dtype)
-        self.head = nn.ClassifierHead(width, config.tgt_vocab_size, config.dropout, pooling=None, rng=rng, dtype=dtype)
+        layers = {name: getattr(config, name) for name in ("num_encoder_layers", "num_decoder_layers")}
+        self.transformer = Transformer(**config.layer(), **layers, causal=True, rng=rng, dtype=dtype)
+        self.head = nn.ClassifierHead(
+            config.d_model, config.tgt_vocab_size, config.dropout, pooling=None, rng=rng, dtype=dtype
+        )
 
     def forward(self, input_ids, labels, attention_mask=None, decoder_attention_mask=None, *, rng=None, keep="all"):
         """Return (LogProbsOutput, cache).
@@ -109,21 +107,9 @@ class EncoderDecoderTransformer(ReadyMade):
         keep : "all", "inputs" or None
             As in `nn.Stack`.
         """
-        labels = np.asarray(labels)
-        if labels.ndim != 2:
-            raise ValueError(f"{type(self).__name__}: expected labels (B, T), got {labels.shape}")
-        read = targets.shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
-        return self._teach(input_ids, read, attention_mask, decoder_attention_mask, rng=rng, keep=keep)
-
-    def _teach(self, input_ids, decoder_input_ids, attention_mask, decoder_attention_mask, *, rng, keep):
-        """Return the same for what the decoder reads, shifted already."""
         source = self._ids("input_ids", input_ids, self.config.src_vocab_size)
-        target = self._ids("labels", decoder_input_ids, self.config.tgt_vocab_size)
-        if len(source) != len(target):
-            raise ValueError(
-                f"{type(self).__name__}: expected input_ids and labels of one batch size, "
-                f"got {len(source)} and {len(target)}"
-            )
+        labels = self._asked("labels", labels, source.shape)
+        target = shift_right(labels, self.config.decoder_start_token_id, self.config.pad_token_id)
         src_mask = self._source_mask(source, attention_mask)
         tgt_mask = self._mask("decoder_attention_mask", decoder_attention_mask, target.shape)
         src, src_embedded = self.src_embedding.forward(source, rng=rng)  # (B, Ts, C)
@@ -144,6 +130,14 @@ class EncoderDecoderTransformer(ReadyMade):
     def _inputs_and_labels(self, batch):
         inputs, labels = super()._inputs_and_labels(batch)
         return {**inputs, "labels": labels}, labels
+
+    def _asked(self, name, labels, shape):
+        owner, labels, most = type(self).__name__, np.asarray(labels), self.config.max_length
+        if labels.ndim != 2 or not labels.size:
+            raise ValueError(f"{owner}: expected {name} (B, T), not empty, got {labels.shape}")
+        if labels.shape[1] > most:
+            raise ValueError(f"{owner}: expected {name} of at most max_length = {most} tokens, got {labels.shape[1]}")
+        return known_labels(owner, name, labels, (*shape[:1], labels.shape[1]), self.config.tgt_vocab_size)
 
     def _source_mask(self, source, attention_mask):
         """Return (B, 1, 1, Ts): which tokens of the source may be seen, in the encoder and from the decoder."""

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from numtx import nn
-from numtx.models.ready_made import ReadyMade, TransformerConfig
+from numtx.models.batch import known_labels
+from numtx.models.ready_made import ReadyMade, TransformerConfig, one_of
+from numtx.nn.pooling import POOLINGS
+from numtx.nn.rows import by_length
 
 
 @dataclass(kw_only=True)
@@ -22,7 +25,7 @@ class EncoderOnlyConfig(TransformerConfig):
 
     model_type: ClassVar[str] = "encoder_only_transformer"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes", "num_layers")
-    optional_ids: ClassVar[tuple[str, ...]] = ("pad_token_id",)
+    special_ids: ClassVar[tuple[str, ...]] = ("pad_token_id",)
 
     vocab_size: int
     num_classes: int
@@ -30,14 +33,18 @@ class EncoderOnlyConfig(TransformerConfig):
     pooling: str | None = "mean"
     pad_token_id: int | None = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        one_of(type(self).__name__, pooling=(self.pooling, POOLINGS))
+
 
 class EncoderOnlyTransformer(ReadyMade):
     """Ids (B, T) -> log-probabilities of the classes, (B, num_classes), or (B, T, num_classes) without pooling.
 
         y = log_softmax(pool(stack(embedding(ids))) W + b)
 
-    Built by the keywords of `EncoderOnlyConfig`. The stack is an encoder as in `Transformer`, a norm at its end; every
-    token sees all that are not padding.
+    Built of an `EncoderOnlyConfig`, or by its keywords. The stack is an encoder as in `Transformer`, a norm at its end;
+    every token sees all that are not padding.
 
     Examples
     --------
@@ -58,7 +65,7 @@ class EncoderOnlyTransformer(ReadyMade):
         config = self.config
         self.embedding = config.embedding(config.vocab_size, rng, dtype)
         self.stack = nn.Stack(
-            [nn.TransformerEncoderLayer(*config.layer(), rng=rng, dtype=dtype) for _ in range(config.num_layers)],
+            [nn.TransformerEncoderLayer(**config.layer(), rng=rng, dtype=dtype) for _ in range(config.num_layers)],
             nn.LayerNorm(config.d_model, config.layer_norm_eps, dtype=dtype),
         )
         self.head = nn.ClassifierHead(
@@ -85,6 +92,14 @@ class EncoderOnlyTransformer(ReadyMade):
             attention_mask = ids != self.config.pad_token_id
         mask = self._mask("attention_mask", attention_mask, ids.shape)
         x, embedded = self.embedding.forward(ids, positions=position_ids, rng=rng)  # (B, T, C)
-        x, stack = self.stack.forward(x, mask=mask, rng=rng, keep=keep)
+        reads_padding = mask is None or self.config.pooling is None
+        if reads_padding or keep is not None or rng is not None or "forward" in vars(self):  # a trace sees it whole
+            x, stack = self.stack.forward(x, mask=mask, rng=rng, keep=keep)
+        else:
+            x, stack = by_length(self.stack, x, mask), None
         log_probs, head = self.head.forward(x, mask=mask, rng=rng)  # (B, num_classes)
         return self._outputs(log_probs, (embedded, stack, head), keep)
+
+    def _asked(self, name, labels, shape):
+        shape = shape[:1] if self.config.pooling is not None else shape
+        return known_labels(type(self).__name__, name, labels, shape, self.config.num_classes)

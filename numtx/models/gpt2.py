@@ -3,18 +3,24 @@
 Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
-from numtx import functional as F
-from numtx import generation, nn
-from numtx.checkpoints import TRANSPOSED, NameTable, load_arrays, read_json, save_arrays, write_json
+from numtx import nn
+from numtx.checkpoints import TRANSPOSED, NameTable
 from numtx.functional.door import count, positive, rate
-from numtx.models.loss import next_token_loss, next_token_loss_backward
+from numtx.models.batch import incoming, known_ids, known_labels, padding, split_batch
+from numtx.models.files import open_folder, save_folder
+from numtx.models.loss import (
+    count_labels,
+    linear_next_token_loss,
+    linear_next_token_loss_backward,
+    next_token_loss,
+    next_token_loss_backward,
+)
 from numtx.models.output import CausalLMOutput
+from numtx.models.writing import WritesOn
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -50,6 +56,7 @@ NAMES = [
     ("stack.norm.bias", "transformer.ln_f.bias"),
 ]
 HEAD_NAME = ("head.weight", "lm_head.weight", TRANSPOSED)
+LARGE_VOCABULARY = 8192  # from here on the loss is computed without all logits: below, they are small and no slower
 MASK_BUFFERS = ("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias")
 
 
@@ -96,6 +103,11 @@ class GPT2Config:
                 count("GPT2Config", 0, **{name: getattr(self, name)})
 
     @property
+    def context(self) -> int:
+        """The longest sequence that the model takes."""
+        return self.n_positions
+
+    @property
     def hidden(self) -> int:
         """The width of the feed-forward networks."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
@@ -117,7 +129,7 @@ class GPT2Config:
         return cls(**{name: value for name, value in entries.items() if name in known})
 
 
-class GPT2LMHeadModel(nn.Module):
+class GPT2LMHeadModel(WritesOn, nn.Module):
     """GPT-2 with its language-model head: ids (B, T) -> the scores of what comes next, (B, T, V).
 
     Examples
@@ -129,7 +141,11 @@ class GPT2LMHeadModel(nn.Module):
     >>> loss, grads = model.loss_and_grads({"input_ids": np.array([[1, 2, 3]]), "labels": np.array([[1, 2, 3]])})
     >>> list(grads)
     ['embedding', 'positions', 'stack']
+    >>> model.generate(np.array([[1, 2, 3]]), max_new_tokens=4).shape
+    (1, 7)
     """
+
+    arguments = ("input_ids", "attention_mask", "position_ids")
 
     def __init__(self, config: GPT2Config, *, rng=None, dtype=np.float32):
         rng = np.random.default_rng(rng)
@@ -200,12 +216,12 @@ class GPT2LMHeadModel(nn.Module):
 
     def _hidden(self, input_ids, attention_mask=None, position_ids=None, kv_cache=None, rng=None, keep=None):
         """Return what the head reads, (B, T, C), and its cache."""
-        input_ids = np.asarray(input_ids)
-        old = len(kv_cache[0]) if kv_cache else 0
-        self._check(input_ids, attention_mask, old)
-        positions = np.arange(old, old + input_ids.shape[1]) if position_ids is None else position_ids
-        mask = None if attention_mask is None else F.padding_mask(attention_mask)
-        x, embedded = self.embedding.forward(input_ids)  # (B, T, C)
+        name, config, old = type(self).__name__, self.config, len(kv_cache[0]) if kv_cache else 0
+        context = ("n_positions", config.n_positions)
+        ids = known_ids(name, "input_ids", input_ids, config.vocab_size, context=context, old=old)
+        mask = padding(name, "attention_mask", attention_mask, (len(ids), old + ids.shape[1]))
+        positions = np.arange(old, old + ids.shape[1]) if position_ids is None else position_ids
+        x, embedded = self.embedding.forward(ids)  # (B, T, C)
         x, placed = self.positions.forward(x, positions=positions)
         x, drop = self.embedding_dropout.forward(x, rng=rng)
         x, stack = self.stack.forward(x, mask=mask, kv_cache=kv_cache, rng=rng, keep=keep)
@@ -215,37 +231,39 @@ class GPT2LMHeadModel(nn.Module):
         """Return (None, grads) for `doutputs`, a dict with the gradient of "logits"; absent means zero."""
         if cache is None:
             raise ValueError("GPT2LMHeadModel: backward after a forward with keep=None or a kv_cache")
-        (embedded, placed, drop, stack), head, shape = cache
-        dlogits = self._dlogits(doutputs, shape)
+        hidden, head, shape = cache
+        dlogits = incoming("GPT2LMHeadModel", "logits", doutputs, shape, self.dtype)
         dinputs, g_head = self.head.backward(dlogits, head)
         dx, dtable = dinputs if self.config.tie_word_embeddings else (dinputs, None)
+        grads = self._hidden_backward(dx, hidden)
+        if dtable is not None:
+            grads["embedding"]["weight"] += dtable  # the table was used twice
+        return None, grads | ({"head": g_head} if g_head else {})
+
+    def _hidden_backward(self, dx, cache):
+        """Return the gradients of all but the head, for that of what the head reads."""
+        if cache is None:
+            raise ValueError("GPT2LMHeadModel: backward after a forward with keep=None or a kv_cache")
+        embedded, placed, drop, stack = cache
         dx, g_stack = self.stack.backward(dx, stack)
         dx, _ = self.embedding_dropout.backward(dx, drop)
         dx, g_positions = self.positions.backward(dx, placed)
         _, g_embedding = self.embedding.backward(dx, embedded)
-        if dtable is not None:
-            g_embedding["weight"] += dtable  # the table was used twice
-        grads = {"embedding": g_embedding, "positions": g_positions, "stack": g_stack}
-        return None, grads | ({"head": g_head} if g_head else {})
-
-    def _dlogits(self, doutputs, shape):
-        """Return the gradient of the logits out of what backward was given, or refuse it."""
-        given = doutputs if isinstance(doutputs, dict) else {"no dict but": doutputs}
-        arrays = {name: np.asarray(array) for name, array in given.items()}
-        dlogits = arrays.get("logits", np.zeros(shape, self.dtype)) if given is doutputs else None
-        if dlogits is None or set(arrays) - {"logits"} or dlogits.shape != shape or dlogits.dtype != self.dtype:
-            got = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
-            raise ValueError(
-                f'GPT2LMHeadModel: expected a dict with the gradient of "logits", {self.dtype} {shape}, got {got}'
-            )
-        return dlogits
+        return {"embedding": g_embedding, "positions": g_positions, "stack": g_stack}
 
     def _lent(self):
         return (self.embedding.weight,) if self.config.tie_word_embeddings else ()
 
+    def _head_weight(self):
+        """The head's weight (C, V): its own, or the embedding's table, seen from its side."""
+        return self.embedding.weight.T if self.config.tie_word_embeddings else self.get_parameter("head.weight")
+
     def loss(self, batch, num_items=None):
         """Return the loss alone, without dropout. The arguments are those of `loss_and_grads`."""
-        inputs, labels = _inputs_and_labels(batch)
+        inputs, labels = self._inputs_and_labels(batch)
+        if self.config.vocab_size >= LARGE_VOCABULARY:
+            x, _ = self._hidden(**inputs)
+            return linear_next_token_loss(x, self._head_weight(), **labels, num_items=num_items, keep=None)[0]
         return next_token_loss(self(**inputs).logits, **labels, num_items=num_items)[0]
 
     def loss_and_grads(self, batch, rng=None, num_items=None, keep="all"):
@@ -262,61 +280,42 @@ class GPT2LMHeadModel(nn.Module):
             What the sum of the losses is divided by: the real labels of the batch if None. Those who split a batch
             pass the count of the whole, and add.
         keep : "all" or "inputs"
+
+        Notes
+        -----
+        Over a large vocabulary, loss and gradient of the head are computed for some positions at a time, without the
+        logits of all: `functional.linear_cross_entropy`.
         """
-        inputs, labels = _inputs_and_labels(batch)
+        inputs, labels = self._inputs_and_labels(batch)
+        if self.config.vocab_size >= LARGE_VOCABULARY:
+            return self._large_loss_and_grads(inputs, labels, rng, num_items, keep)
         outputs, cache = self.forward(**inputs, rng=rng, keep=keep)
         loss, loss_cache = next_token_loss(outputs.logits, **labels, num_items=num_items)
         dlogits = next_token_loss_backward(1.0, loss_cache)
         return loss, self.backward({"logits": dlogits}, cache)[1]
 
-    def stream(self, input_ids, **settings) -> Iterator[np.ndarray]:
-        """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
-        return generation.stream(self._decoding, input_ids, **self._options(**settings))
+    def count_labels(self, batch) -> int:
+        """Return how many labels of a batch are predicted."""
+        return count_labels(**self._inputs_and_labels(batch)[1])
 
-    def generate(self, input_ids, **settings) -> np.ndarray:
-        """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included.
+    def _inputs_and_labels(self, batch):
+        """Split a batch into the arguments of the call and those of the loss."""
+        owner = type(self).__name__
+        inputs, labels = split_batch(owner, batch, self.arguments)
+        shape, limit = np.shape(inputs["input_ids"]), self.config.vocab_size
+        return inputs, {name: known_labels(owner, name, array, shape, limit) for name, array in labels.items()}
 
-        Parameters
-        ----------
-        input_ids : (B, T) integer array
-            All rows of one length, without padding. Of a prompt longer than the context only the end is read, and a
-            text that grows over it slides.
-        max_new_tokens : int
-        do_sample, temperature, top_k, top_p
-            How the next id is chosen; see `generation.Sampler`. Default: the likeliest.
-        seed : int, np.random.Generator or None
-            For sampling.
-        eos_token_id : int, several, or None
-            Where a row ends. None: that of the config; (): nowhere.
-
-        Raises
-        ------
-        ValueError
-            If a setting is out of range or none of these, or the ids are no integers (B, T) of the vocabulary.
-
-        Examples
-        --------
-        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
-        >>> model.generate(np.array([[1, 2, 3]]), max_new_tokens=4).shape
-        (1, 7)
-        """
-        return generation.generate(self._decoding, input_ids, **self._options(**settings))
-
-    def _options(self, *, max_new_tokens=20, seed=None, eos_token_id=None, **sampling):
-        """Return the settings of `generate` as those of `generation.stream`."""
-        known = [field.name for field in fields(generation.Sampler)]
-        if unknown := sorted(set(sampling) - set(known)):
-            raise ValueError(
-                "GPT2LMHeadModel.generate: expected the settings max_new_tokens, seed, eos_token_id, "
-                f"{', '.join(known)}, got {', '.join(unknown)}"
-            )
-        return {
-            "max_new_tokens": max_new_tokens,
-            "context": self.config.n_positions,
-            "sampler": generation.Sampler(**sampling),
-            "rng": np.random.default_rng(seed),
-            "eos_token_id": self.config.eos_token_id if eos_token_id is None else eos_token_id,
-        }
+    def _large_loss_and_grads(self, inputs, labels, rng, num_items, keep):
+        x, hidden = self._hidden(**inputs, rng=rng, keep=keep)  # (B, T, C)
+        loss, loss_cache = linear_next_token_loss(x, self._head_weight(), **labels, num_items=num_items)
+        dx, dweight = linear_next_token_loss_backward(1.0, loss_cache)
+        grads = self._hidden_backward(dx, hidden)
+        if not self.config.tie_word_embeddings:
+            return loss, grads | {"head": {"weight": dweight}}
+        used, dtable = np.unique(inputs["input_ids"]), dweight.T  # (V, C), all of whose rows the head used
+        dtable[used] += grads["embedding"]["weight"][used]
+        grads["embedding"]["weight"] = dtable
+        return loss, grads
 
     def _decoding(self):
         kv_cache = [nn.KVCache() for _ in range(self.config.n_layer)]
@@ -333,34 +332,15 @@ class GPT2LMHeadModel(nn.Module):
 
     def save_pretrained(self, folder) -> None:
         """Write `config.json` and `model.safetensors`, which Transformers opens too."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", self.config.to_dict())
-        save_arrays(folder / "model.safetensors", self.checkpoint_arrays())
+        save_folder(folder, self.config, self.checkpoint_arrays())
 
     @classmethod
     def from_pretrained(cls, folder, *, dtype=np.float32) -> "GPT2LMHeadModel":
         """Open a folder with `config.json` and `model.safetensors`, from here or from Transformers."""
-        folder = Path(folder)
-        config = GPT2Config.from_dict(read_json(folder / "config.json", required=["model_type"]))
-        arrays = load_arrays(folder / "model.safetensors")
+        config, arrays = open_folder(folder, GPT2Config)
         model = cls(config, rng=0, dtype=dtype)
         model.load_state_dict(_names(config).from_checkpoint(arrays, model.state_dict(), where=f"'{folder}'"))
         return model
-
-    def _check(self, input_ids, attention_mask, old):
-        if input_ids.ndim != 2 or not input_ids.size:
-            raise ValueError(f"GPT2LMHeadModel: expected input_ids (B, T), not empty, got {input_ids.shape}")
-        if old + input_ids.shape[1] > self.config.n_positions:
-            raise ValueError(
-                f"GPT2LMHeadModel: expected at most n_positions = {self.config.n_positions} tokens (the context), "
-                f"got {old + input_ids.shape[1]}"
-            )
-        expected = (len(input_ids), old + input_ids.shape[1])
-        if attention_mask is not None and np.shape(attention_mask) != expected:
-            raise ValueError(
-                f"GPT2LMHeadModel: expected an attention_mask (B, T) = {expected}, got {np.shape(attention_mask)}"
-            )
 
 
 def _names(config):
@@ -368,15 +348,3 @@ def _names(config):
     rows = NAMES if tied else [*NAMES, HEAD_NAME]
     ignored = [*MASK_BUFFERS, *(["lm_head.weight"] if tied else [])]  # of a tied head some files hold a copy
     return NameTable(rows, optional_prefix="transformer.", ignored=ignored)
-
-
-def _inputs_and_labels(batch):
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels")}
-    labels = {name: batch[name] for name in ("labels", "shift_labels") if batch.get(name) is not None}
-    unknown = sorted(set(inputs) - {"input_ids", "attention_mask", "position_ids"})
-    if unknown or "input_ids" not in inputs:
-        raise ValueError(
-            "GPT2LMHeadModel: expected a batch of input_ids, attention_mask, position_ids and labels or shift_labels, "
-            f"got {', '.join(sorted(batch))}"
-        )
-    return inputs, labels

@@ -1,18 +1,18 @@
 """What the ready-made transformers share: their settings, their loss, their files, and what they ask of ids."""
 
 from dataclasses import MISSING, asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from numtx import functional as F
 from numtx import nn
-from numtx.checkpoints import load_arrays, read_json, save_arrays, write_json
-from numtx.functional.door import count, integers, positive, rate
-from numtx.models import targets
+from numtx.functional.door import count, positive, rate
+from numtx.models import batch as door
+from numtx.models.files import open_folder, save_folder
+from numtx.models.loss import count_labels, label_loss, label_loss_backward
 from numtx.models.output import LogProbsOutput
-from numtx.models.token_embedding import TokenEmbedding
+from numtx.models.token_embedding import POSITIONS, TokenEmbedding
+from numtx.nn.feed_forward import ACTIVATIONS
 
 
 @dataclass(kw_only=True)
@@ -37,8 +37,9 @@ class TransformerConfig:
     """
 
     model_type: ClassVar[str]
-    optional_ids: ClassVar[tuple[str, ...]] = ()  # the settings that name a token, or None
     sizes: ClassVar[tuple[str, ...]]  # the settings that count something
+    special_ids: ClassVar[tuple[str, ...]] = ()  # the settings that name a token, or None
+    vocabulary: ClassVar[str] = "vocab_size"  # the setting that those must be under
 
     d_model: int = 128
     nhead: int = 4
@@ -55,10 +56,27 @@ class TransformerConfig:
         name = type(self).__name__
         counted = ("d_model", "nhead", "dim_feedforward", "max_length", *self.sizes)
         count(name, 1, **{size: getattr(self, size) for size in counted})
-        given = {token: getattr(self, token) for token in self.optional_ids}
-        count(name, 0, **{token: number for token, number in given.items() if number is not None})
         rate(name, "dropout", self.dropout)
         positive(name, layer_norm_eps=self.layer_norm_eps)
+        if self.d_model % self.nhead:
+            raise ValueError(f"{name}: expected heads that divide the width {self.d_model}, got nhead {self.nhead}")
+        one_of(name, activation=(self.activation, ACTIVATIONS), positions=(self.positions, POSITIONS))
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"{name}: expected an even d_model for sinusoidal positions, got {self.d_model}")
+        self._check_ids(name, getattr(self, self.vocabulary))
+
+    def _check_ids(self, name, vocab_size):
+        given = {token: getattr(self, token) for token in self.special_ids}
+        given = {token: number for token, number in given.items() if number is not None}
+        count(name, 0, **given)
+        if wrong := {token: number for token, number in given.items() if number >= vocab_size}:
+            got = ", ".join(f"{token} {number}" for token, number in wrong.items())
+            raise ValueError(f"{name}: expected ids under {self.vocabulary} = {vocab_size}, got {got}")
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that a model takes."""
+        return self.max_length
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of a `config.json`."""
@@ -66,29 +84,26 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]):
-        """Read the entries of a `config.json`, none of which may be unknown."""
-        given = {name: value for name, value in entries.items() if name != "model_type"}
-        known = {field.name for field in fields(cls)}
-        required = {field.name for field in fields(cls) if field.default is MISSING}
+        """Read the entries of a `config.json`, which nobody but numtx writes: none may be unknown."""
         if entries.get("model_type") != cls.model_type:
             raise ValueError(
                 f"{cls.__name__}: expected model_type {cls.model_type!r}, got {entries.get('model_type')!r}"
             )
-        if wrong := sorted(set(given) - known) + sorted(f"no {name}" for name in required - set(given)):
-            raise ValueError(f"{cls.__name__}: expected the entries {', '.join(sorted(known))}, got {', '.join(wrong)}")
-        return cls(**given)
+        return cls.from_settings(cls.__name__, {k: v for k, v in entries.items() if k != "model_type"})
 
-    def layer(self) -> tuple:
-        """Return the arguments of a layer, which are those of PyTorch's layers, in their order."""
-        return (
-            self.d_model,
-            self.nhead,
-            self.dim_feedforward,
-            self.dropout,
-            self.activation,
-            self.layer_norm_eps,
-            self.norm_first,
-        )
+    @classmethod
+    def from_settings(cls, owner: str, settings: dict[str, Any]):
+        """Make a config of settings that came by keyword to `owner`, or refuse what is unknown or missing."""
+        known = {field.name for field in fields(cls)}
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if wrong := sorted(set(settings) - known) + [f"no {name}" for name in sorted(required - set(settings))]:
+            raise ValueError(f"{owner}: expected the settings {', '.join(sorted(known))}, got {', '.join(wrong)}")
+        return cls(**settings)
+
+    def layer(self) -> dict[str, Any]:
+        """Return the arguments of a layer, by PyTorch's names."""
+        names = ("d_model", "nhead", "dim_feedforward", "dropout", "activation", "layer_norm_eps", "norm_first")
+        return {name: getattr(self, name) for name in names}
 
     def embedding(self, vocab_size, rng, dtype) -> TokenEmbedding:
         """Make what turns ids into the input of the first layer."""
@@ -108,7 +123,7 @@ class ReadyMade(nn.Module):
     """The base of the ready-made transformers, which take ids and give log-probabilities.
 
     A subclass names its settings (`config_class`) and what a batch may hold besides labels (`arguments`), and makes its
-    parts in `_build`. Settings are given by keyword, or come from a `config.json`.
+    parts in `_build`. Settings are given as a config, or by keyword.
     """
 
     config_class: ClassVar[type[TransformerConfig]]
@@ -117,8 +132,12 @@ class ReadyMade(nn.Module):
     stack: nn.Stack
     head: nn.ClassifierHead
 
-    def __init__(self, *, rng=None, dtype=np.float32, **settings):
-        self.config = self.config_class(**settings)
+    def __init__(self, config=None, *, rng=None, dtype=np.float32, **settings):
+        name = type(self).__name__
+        if config is not None and (settings or not isinstance(config, self.config_class)):
+            got = ", ".join([type(config).__name__, *settings])
+            raise ValueError(f"{name}: expected one {self.config_class.__name__}, or settings by keyword, got {got}")
+        self.config = self.config_class.from_settings(name, settings) if config is None else config
         self._build(np.random.default_rng(rng), dtype)
 
     def _build(self, rng, dtype):
@@ -132,7 +151,7 @@ class ReadyMade(nn.Module):
     def loss(self, batch, num_items=None):
         """Return the loss alone, without dropout. The arguments are those of `loss_and_grads`."""
         inputs, labels = self._inputs_and_labels(batch)
-        return targets.label_loss(self(**inputs).log_probs, labels, num_items)[0]
+        return label_loss(self(**inputs).log_probs, labels, num_items)[0]
 
     def loss_and_grads(self, batch, rng=None, num_items=None, keep="all"):
         """Return the mean negative log-likelihood of the labels, in nats, and the gradients of the parameters.
@@ -151,23 +170,22 @@ class ReadyMade(nn.Module):
         """
         inputs, labels = self._inputs_and_labels(batch)
         outputs, cache = self.forward(**inputs, rng=rng, keep=keep)
-        loss, loss_cache = targets.label_loss(outputs.log_probs, labels, num_items)
-        return loss, self.backward({"log_probs": targets.label_loss_backward(1.0, loss_cache)}, cache)[1]
+        loss, loss_cache = label_loss(outputs.log_probs, labels, num_items)
+        return loss, self.backward({"log_probs": label_loss_backward(1.0, loss_cache)}, cache)[1]
 
     def count_labels(self, batch) -> int:
         """Return how many labels of a batch are predicted."""
-        return targets.real_labels(self._inputs_and_labels(batch)[1])
+        return count_labels(shift_labels=self._inputs_and_labels(batch)[1])
 
     def _inputs_and_labels(self, batch):
         """Split a batch into the arguments of the call and the labels, each where it is asked for."""
-        inputs = {name: value for name, value in batch.items() if value is not None}
-        labels = [inputs.pop(name) for name in ("labels", "shift_labels") if name in inputs]
-        if len(labels) != 1 or "input_ids" not in inputs or set(inputs) - set(self.arguments):
-            raise ValueError(
-                f"{type(self).__name__}: expected a batch of {', '.join(self.arguments)} and labels or shift_labels, "
-                f"got {', '.join(sorted(batch))}"
-            )
-        return inputs, labels[0]
+        inputs, labels = door.split_batch(type(self).__name__, batch, self.arguments)
+        ((name, array),) = labels.items()
+        return inputs, self._asked(name, array, np.shape(inputs["input_ids"]))
+
+    def _asked(self, name, labels, shape):
+        """Return what each place is asked for, checked, out of the labels of that name for ids of that shape."""
+        raise TypeError(f"{type(self).__name__} does not say what it is asked for")
 
     # --- backward of the models of one stack -------------------------------------------------------------------------
 
@@ -185,16 +203,7 @@ class ReadyMade(nn.Module):
         if cache is None:
             raise ValueError(f"{name}: backward after a forward with keep=None or a kv_cache")
         shape, parts = cache
-        given = doutputs if isinstance(doutputs, dict) else {"no dict but": doutputs}
-        arrays = {key: np.asarray(array) for key, array in given.items()}
-        dlog_probs = arrays.get("log_probs", np.zeros(shape, self.dtype)) if given is doutputs else None
-        right = dlog_probs is not None and (dlog_probs.shape, dlog_probs.dtype) == (shape, self.dtype)
-        if not right or set(arrays) - {"log_probs"}:
-            got = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in arrays.items())
-            raise ValueError(
-                f'{name}: expected a dict with the gradient of "log_probs", {self.dtype} {shape}, got {got}'
-            )
-        return dlog_probs, parts
+        return door.incoming(name, "log_probs", doutputs, shape, self.dtype), parts
 
     def _outputs(self, log_probs, parts, keep):
         """Return what forward returns."""
@@ -203,40 +212,29 @@ class ReadyMade(nn.Module):
     # --- the door ----------------------------------------------------------------------------------------------------
 
     def _ids(self, name, ids, vocab_size, old=0):
-        """Require ids (B, T), not empty, of the vocabulary, and no longer than `max_length` with the old ones."""
-        owner, ids = type(self).__name__, np.asarray(ids)
-        if ids.ndim != 2 or not ids.size:
-            raise ValueError(f"{owner}: expected {name} (B, T), not empty, got {ids.shape}")
-        if old + ids.shape[1] > self.config.max_length:
-            raise ValueError(
-                f"{owner}: expected {name} of at most max_length = {self.config.max_length} tokens, "
-                f"got {old + ids.shape[1]}"
-            )
-        return integers(owner, name, ids, vocab_size)
+        context = ("max_length", self.config.max_length)
+        return door.known_ids(type(self).__name__, name, ids, vocab_size, context=context, old=old)
 
     def _mask(self, name, attention_mask, shape):
-        """Turn an attention mask (B, T), 1 for a token and 0 for padding, into one of four axes; None stays None."""
-        if attention_mask is None:
-            return None
-        if np.shape(attention_mask) != shape:
-            raise ValueError(f"{type(self).__name__}: expected {name} (B, T) = {shape}, got {np.shape(attention_mask)}")
-        return F.padding_mask(attention_mask)
+        return door.padding(type(self).__name__, name, attention_mask, shape)
 
     # --- files -------------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder) -> None:
         """Write `config.json` and `model.safetensors`, which holds the weights under numtx's names."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", self.config.to_dict())
-        save_arrays(folder / "model.safetensors", self.state_dict())
+        save_folder(folder, self.config, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder, *, dtype=np.float32):
         """Open a folder that `save_pretrained` wrote."""
-        folder = Path(folder)
-        config = cls.config_class.from_dict(read_json(folder / "config.json", required=["model_type"]))
-        arrays = load_arrays(folder / "model.safetensors")
-        model = cls(**asdict(config), rng=0, dtype=dtype)
+        config, arrays = open_folder(folder, cls.config_class)
+        model = cls(config, rng=0, dtype=dtype)
         model.load_state_dict(arrays)
         return model
+
+
+def one_of(name, **settings):
+    """Require each setting, given with what it may be, to be one of those."""
+    for setting, (value, known) in settings.items():
+        if value not in known:
+            raise ValueError(f"{name}: expected {setting} of {', '.join(map(str, known))}, got {value!r}")

@@ -6,6 +6,8 @@ import numpy as np
 
 from numtx import nn
 
+POSITIONS = ("sinusoidal", "learned")
+
 
 class TokenEmbedding(nn.Module):
     """ids (B, T) -> dropout(s E[ids] + position), (B, T, C). Vaswani et al. (2017), sections 3.4 and 3.5.
@@ -38,7 +40,7 @@ class TokenEmbedding(nn.Module):
         rng=None,
         dtype=np.float32,
     ):
-        if positions not in ("sinusoidal", "learned"):
+        if positions not in POSITIONS:
             raise ValueError(f"TokenEmbedding: expected positions 'sinusoidal' or 'learned', got {positions!r}")
         rng = np.random.default_rng(rng)
         self.scale = math.sqrt(width) if scale else 1.0

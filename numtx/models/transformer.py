@@ -15,8 +15,8 @@ class Transformer(nn.Module):
 
         memory = encoder(src)        y = decoder(tgt, memory)
 
-    Each stack ends in a LayerNorm, as there, with post-norm too. Its arguments are PyTorch's; batch comes first, a mask
-    is True where one may attend (there False), and nothing is causal unless `tgt_mask` says so.
+    Each stack ends in a LayerNorm, as there, with post-norm too. Its arguments are PyTorch's; batch comes first, and a
+    mask is True where one may attend (there False).
 
     Parameters
     ----------
@@ -31,6 +31,9 @@ class Transformer(nn.Module):
         The norm before each sublayer instead of after the residual.
     bias : bool
         Whether projections and norms have one.
+    causal : bool
+        Whether a place of the target never sees those after it, whatever `tgt_mask` says. As in PyTorch it is for the
+        mask to say, unless this is True.
 
     Notes
     -----
@@ -43,9 +46,16 @@ class Transformer(nn.Module):
     >>> src, tgt = np.ones((1, 5, 8), np.float32), np.ones((1, 3, 8), np.float32)
     >>> model(src, tgt, tgt_mask=np.tri(3, dtype=bool)).shape
     (1, 3, 8)
-    """
 
-    causal = False  # what the decoder may see of itself is for `tgt_mask` to say, as in PyTorch
+    Attention weights are read through a trace, from any attention of the model:
+
+    >>> from numtx import functional as F
+    >>> with nn.trace(model) as seen:
+    ...     y = model(src, tgt)
+    >>> site = seen["decoder.layers.0.cross_attention.sublayer/scaled_dot_product_attention"]
+    >>> F.attention_weights(F.scaled_dot_product_attention(*site.inputs, **site.settings)[1]).shape
+    (1, 2, 3, 5)
+    """
 
     def __init__(
         self,
@@ -60,6 +70,7 @@ class Transformer(nn.Module):
         norm_first=False,
         bias=True,
         *,
+        causal=False,
         rng=None,
         dtype=np.float32,
     ):
@@ -68,16 +79,16 @@ class Transformer(nn.Module):
         layer = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias)
         self.encoder, self.decoder = (
             nn.Stack(
-                [kind(*layer, causal=causal, rng=rng, dtype=dtype) for _ in range(layers)],
+                [kind(*layer, causal=is_causal, rng=rng, dtype=dtype) for _ in range(layers)],
                 nn.LayerNorm(d_model, layer_norm_eps, bias, dtype=dtype),
             )
-            for kind, layers, causal in (
+            for kind, layers, is_causal in (
                 (nn.TransformerEncoderLayer, num_encoder_layers, False),
-                (nn.TransformerDecoderLayer, num_decoder_layers, self.causal),
+                (nn.TransformerDecoderLayer, num_decoder_layers, causal),
             )
         )
         draw_matrices(self, rng)
-        self.width, self.num_heads = d_model, nhead
+        self.width, self.num_heads, self.causal = d_model, nhead, causal
 
     def __call__(self, src, tgt, src_mask=None, tgt_mask=None, memory_mask=None):
         return self.forward(src, tgt, src_mask, tgt_mask, memory_mask, keep=None)[0]
@@ -98,9 +109,10 @@ class Transformer(nn.Module):
             As in `nn.Stack`.
         """
         self._check(src=src, tgt=tgt)
-        src_mask = self._mask("src_mask", src_mask, src, src)
-        tgt_mask = self._mask("tgt_mask", tgt_mask, tgt, tgt)
-        memory_mask = self._mask("memory_mask", memory_mask, tgt, src)
+        batch, source, target = len(src), src.shape[1], tgt.shape[1]
+        src_mask = self._mask("src_mask", src_mask, batch, source, source)
+        tgt_mask = self._mask("tgt_mask", tgt_mask, batch, target, target)
+        memory_mask = self._mask("memory_mask", memory_mask, batch, target, source)
         memory, encoded = self.encoder.forward(src, mask=src_mask, rng=rng, keep=keep)  # (B, Ts, C)
         y, decoded = self.decoder.forward(tgt, memory, mask=tgt_mask, memory_mask=memory_mask, rng=rng, keep=keep)
         return y, None if keep is None else (encoded, decoded)  # (B, Tt, C)
@@ -117,14 +129,23 @@ class Transformer(nn.Module):
     def encode(self, src, src_mask=None):
         """Return the memory (B, Ts, C)."""
         self._check(src=src)
-        return self.encoder(src, mask=self._mask("src_mask", src_mask, src, src))
+        return self.encoder(src, mask=self._mask("src_mask", src_mask, len(src), src.shape[1], src.shape[1]))
 
     def decode(self, tgt, memory, tgt_mask=None, memory_mask=None, *, kv_cache=None):
-        """Return y (B, Tt, C). `kv_cache`: one KVCache a layer, with which tgt holds the new tokens alone."""
+        """Return y (B, Tt, C). `kv_cache`: one KVCache a layer, with which tgt holds the new places alone.
+
+        With one, `tgt_mask` is (Tt, old + Tt) or of four axes. Old places have not seen the new ones, so new ones must
+        not see those after them either: where several come at once, `causal` or the mask has to say so.
+        """
         self._check(tgt=tgt, memory=memory)
-        if kv_cache is None:
-            tgt_mask = self._mask("tgt_mask", tgt_mask, tgt, tgt)
-        memory_mask = self._mask("memory_mask", memory_mask, tgt, memory)
+        batch, new = tgt.shape[:2]
+        old = len(kv_cache[0]) if kv_cache else 0
+        if kv_cache is not None and new > 1 and tgt_mask is None and not self.causal:
+            raise ValueError(
+                f"Transformer: expected causal=True or a tgt_mask for {new} places with a kv_cache, got neither"
+            )
+        tgt_mask = self._mask("tgt_mask", tgt_mask, batch, new, old + new)
+        memory_mask = self._mask("memory_mask", memory_mask, batch, new, memory.shape[1])
         return self.decoder(tgt, memory, mask=tgt_mask, memory_mask=memory_mask, kv_cache=kv_cache)
 
     def _check(self, **arrays):
@@ -133,11 +154,11 @@ class Transformer(nn.Module):
             got = " and ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise ValueError(f"Transformer: expected sequences that are not empty, got {got}")
 
-    def _mask(self, name, mask, queries, keys):
-        """Return a mask as four axes, or None."""
+    def _mask(self, name, mask, batch, queries, keys):
+        """Return a mask for so many queries and keys as four axes, or None."""
         if mask is None:
             return None
-        scores = (len(queries), self.num_heads, queries.shape[1], keys.shape[1])
+        scores = (batch, self.num_heads, queries, keys)
         dtype, shape = getattr(mask, "dtype", type(mask).__name__), np.shape(mask)
         fits = shape == scores[2:] or (len(shape) == 4 and all(m in (1, s) for m, s in zip(shape, scores, strict=True)))
         if dtype != np.bool_ or not fits:
@@ -146,18 +167,6 @@ class Transformer(nn.Module):
                 f"got {dtype} {shape}"
             )
         return mask[None, None] if len(shape) == 2 else mask
-
-
-class CausalTransformer(Transformer):
-    """A `Transformer` whose decoder never sees the future, by construction: no `tgt_mask` is needed for it.
-
-    Examples
-    --------
-    >>> CausalTransformer(8, 2, 1, 1, 16, rng=0).decoder.layers[0].attention.sublayer.causal
-    True
-    """
-
-    causal = True
 
 
 def draw_matrices(module, rng):

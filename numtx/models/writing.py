@@ -1,6 +1,8 @@
-"""The settings of `generate`, for all models that write."""
+"""Models that write: the settings of `generate`, and going on after a prompt."""
 
+from collections.abc import Iterator
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -36,3 +38,48 @@ def writing_options(component, settings, *, max_new_tokens, eos_token_id):
         "rng": np.random.default_rng(settings.get("seed")),
         "eos_token_id": eos_token_id if said is None else said,
     }
+
+
+class WritesOn:
+    """What a decoder-only model has besides its forward: it goes on after a prompt.
+
+    The model has a `config` with `context` and `eos_token_id`, and `_decoding`, which gives a fresh step as
+    `numtx.generation.stream` wants it.
+    """
+
+    config: Any
+    _decoding: Any
+
+    def stream(self, input_ids, **settings) -> Iterator[np.ndarray]:
+        """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
+        return generation.stream(self._decoding, input_ids, **self._options(settings))
+
+    def generate(self, input_ids, **settings) -> np.ndarray:
+        """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included.
+
+        Parameters
+        ----------
+        input_ids : (B, T) integer array
+            All rows of one length, without padding. Of a prompt longer than the context only the end is read, and a
+            text that grows over it slides.
+        max_new_tokens : int
+            20 if nothing is said.
+        do_sample, temperature, top_k, top_p
+            How the next id is chosen; see `generation.Sampler`. Default: the likeliest.
+        seed : int, np.random.Generator or None
+            For sampling.
+        eos_token_id : int, several, or None
+            Where a row ends. None: that of the config; (): nowhere.
+
+        Raises
+        ------
+        ValueError
+            If a setting is out of range or none of these, or the ids are no integers (B, T) of the vocabulary.
+        """
+        return generation.generate(self._decoding, input_ids, **self._options(settings))
+
+    def _options(self, settings):
+        """Return the settings of `generate` as those of `generation.stream`."""
+        name, config = type(self).__name__, self.config
+        said = writing_options(name, settings, max_new_tokens=20, eos_token_id=config.eos_token_id)
+        return {**said, "context": config.context}

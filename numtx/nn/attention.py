@@ -5,7 +5,7 @@ import numpy as np
 from numtx import functional as F
 from numtx.functional.door import count, rate, sequence
 from numtx.nn import init
-from numtx.nn.attention_parts import check_cached, merge_heads, split_heads
+from numtx.nn.attention_parts import attend, attend_backward, check_scores, merge_heads, split_heads
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
 
@@ -56,18 +56,21 @@ class MultiHeadAttention(Module):
         With `need_weights` the result is (y, weights), the weights (B, H, Tq, Tk) of each head before dropout, as
         `F.attention_weights` gives them: to look at, not to differentiate. Backward takes dy of y alone.
         """
-        sequence("MultiHeadAttention", self.width, x=x, **({} if memory is None else {"memory": memory}))
-        if kv_cache is not None:
-            check_cached("MultiHeadAttention", x, (memory,), bias, mask, self.num_heads, len(kv_cache))
+        self.check_inputs(x, memory, bias, mask=mask, kv_cache=kv_cache)
         query, key, value, projections = self._project(x, memory)
         if kv_cache is not None:
             key, value = kv_cache.append(key, value)
-        y, attended = F.scaled_dot_product_attention(
-            query, key, value, bias, mask=mask, causal=self.causal, window=self.window, dropout=self.dropout, rng=rng
+        settings = {"causal": self.causal, "window": self.window, "dropout": self.dropout}
+        y, attended, weights = attend(
+            query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
         )  # (B, H, Tq, D)
         y, out = self.out_proj.forward(merge_heads(y))
-        result = (y, F.attention_weights(attended)) if need_weights else y
+        result = (y, weights) if need_weights else y
         return result, None if kv_cache is not None else (projections, attended, out)
+
+    def check_inputs(self, x, memory=None, bias=None, *, mask=None, kv_cache=None):
+        sequence("MultiHeadAttention", self.width, x=x, **({} if memory is None else {"memory": memory}))
+        check_scores("MultiHeadAttention", x, (memory,), bias, mask, self.num_heads, kv_cache)
 
     def backward(self, dy, cache):
         """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given."""
@@ -75,7 +78,7 @@ class MultiHeadAttention(Module):
             raise ValueError("MultiHeadAttention: backward after a forward with kv_cache, whose old keys have no x")
         projections, attended, out = cache
         dy, g_out = self.out_proj.backward(dy, out)
-        dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(split_heads(dy, self.num_heads), attended)
+        dquery, dkey, dvalue, dbias = attend_backward(split_heads(dy, self.num_heads), attended)
         dx, dmemory, dweight, dprojection_bias = self._project_backward(dquery, dkey, dvalue, projections)
         grads = {"in_proj_weight": dweight, "in_proj_bias": dprojection_bias, "out_proj": g_out}
         if dprojection_bias is None:

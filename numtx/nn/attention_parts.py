@@ -1,8 +1,40 @@
-"""What the attention components share: heads apart and together again, and what fits a cache of keys."""
+"""What the attention components share: heads apart and together again, and what fits the scores."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from numtx.functional.door import floating
+from numtx import functional as F
+from numtx.functional import door
+
+LONG = 768  # benchmarks/attention.py --forms: from here on the tiled form is faster, and holds no T² numbers
+
+
+class Tiled(NamedTuple):
+    """The cache of an `attend` that took the tiled form."""
+
+    cache: Any
+
+
+def attend(query, key, value, bias=None, *, need_weights=False, **settings):
+    """Attention in the form that suits its size: (y, cache, the weights or None)."""
+    if not need_weights and suits_tiles(query.shape[2], key.shape[2]):
+        y, cache = F.tiled_attention(query, key, value, bias, **settings)
+        return y, Tiled(cache), None
+    y, cache = F.scaled_dot_product_attention(query, key, value, bias, **settings)
+    return y, cache, F.attention_weights(cache) if need_weights else None
+
+
+def attend_backward(dy, cache):
+    """Return (dquery, dkey, dvalue, dbias) by the form that forward took."""
+    if isinstance(cache, Tiled):
+        return F.tiled_attention_backward(dy, cache.cache)
+    return F.scaled_dot_product_attention_backward(dy, cache)
+
+
+def suits_tiles(tq, tk):
+    """Whether `tq` queries over `tk` keys are enough for tiles; the few queries of decoding never are."""
+    return tq * tk >= LONG * LONG and 8 * tq >= LONG
 
 
 def split_heads(x, num_heads):
@@ -22,27 +54,16 @@ def merge_heads(*parts):
     return merged.reshape(batch, length, len(parts) * heads * width)
 
 
-def check_cached(op, x, others, bias, mask, num_heads, old):
-    """Refuse what does not fit `old` keys in a cache and those of x, before any is appended: a call that fails must
-    leave the cache as it was. `others` is what keys and values would come from if not from x.
+def check_scores(op, x, others, bias, mask, num_heads, kv_cache):
+    """Refuse what does not fit the scores of x over its keys, those in a cache included, before any is appended.
+
+    `others` is what keys and values come from if not from x, keys first; None where they do.
     """
-    if any(other is not None for other in others):
+    if kv_cache is not None and any(other is not None for other in others):
         raise ValueError(f"{op}: expected no memory with a kv_cache, which is that of self-attention")
-    floating(op, x=x, bias=bias)
-    batch, length, _ = x.shape
-    scores = (batch, num_heads, length, old + length)
-    dtype, shape = getattr(mask, "dtype", type(mask).__name__), np.shape(mask)
-    if mask is not None and not (dtype == np.bool_ and _fits(shape, scores)):
-        raise ValueError(
-            f"{op}: expected a boolean mask that broadcasts to {scores}, old keys and new, got {dtype} {shape}"
-        )
-    by_distance = (num_heads, 2 * length + old - 1)
-    if bias is not None and np.shape(bias) != by_distance and not _fits(np.shape(bias), scores):
-        raise ValueError(
-            f"{op}: expected a bias that broadcasts to {scores}, old keys and new, or {by_distance}, "
-            f"got {np.shape(bias)}"
-        )
-
-
-def _fits(shape, scores):
-    return len(shape) == 4 and all(s in (1, whole) for s, whole in zip(shape, scores, strict=True))
+    door.floating(op, x=x, bias=bias)
+    keys = x if others[0] is None else others[0]
+    old = 0 if kv_cache is None else len(kv_cache)
+    scores = (len(x), num_heads, x.shape[1], old + keys.shape[1])
+    door.mask(op, "mask", mask, scores)
+    door.bias(op, bias, scores)

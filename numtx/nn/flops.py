@@ -37,6 +37,7 @@ def attention_flops(query, key, value) -> int:
 PRODUCTS: dict[str, Callable[..., int]] = {
     "linear": lambda x, weight, *_: linear_flops(x, weight),
     "scaled_dot_product_attention": lambda query, key, value, *_: attention_flops(query, key, value),
+    "tiled_attention": lambda query, key, value, *_: attention_flops(query, key, value),
 }
 
 

@@ -1,13 +1,15 @@
 """Grouped-query attention, with a projection each for queries, keys and values."""
 
+from copy import copy
+
 import numpy as np
 
-from numtx import functional as F
 from numtx.functional.door import count, floating, rate
 from numtx.nn import init
-from numtx.nn.attention_parts import check_cached, merge_heads, split_heads
+from numtx.nn.attention_parts import attend, attend_backward, check_scores, merge_heads, split_heads
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
+from numtx.nn.rotary import Rotary
 
 NAME = "GroupedQueryAttention"
 
@@ -21,7 +23,7 @@ class GroupedQueryAttention(Module):
     Self-attention: queries, keys and values all come from x. Cross-attention: keys come from a memory, and values from
     the memory too, unless values of their own are given, of the same length. (B, T, width) -> (B, T, width).
 
-    Ainslie et al. (2023), section 2.2; Shazeer (2019), section 2.4. Llama, Mistral and Qwen have grouped heads with
+    Ainslie et al. (2023), section 2.2; Shazeer (2019), section 3. Llama, Mistral and Qwen have grouped heads with
     rotary positions; T5 has heads whose widths do not sum to the model's, no bias and a scale of 1.
 
     Parameters
@@ -36,7 +38,8 @@ class GroupedQueryAttention(Module):
     memory_width, value_width : int or None
         Widths of the memory (PyTorch's kdim) and of values of their own (vdim); as x and as the memory if None.
     rotary : Rotary or None
-        Turns queries and keys by their positions, keys before they go into a cache. For self-attention alone.
+        Turns queries and keys by their positions, keys before they go into a cache. For self-attention alone. What
+        counts is its settings: each attention makes a `Rotary` of its own of them, so many layers may be given one.
     causal, window, scale, dropout
         As in `F.scaled_dot_product_attention`.
     bias : bool
@@ -100,7 +103,8 @@ class GroupedQueryAttention(Module):
             if projection.bias is not None:
                 projection.bias[:] = 0
         self.width, self.num_heads, self.num_kv_heads = width, num_heads, num_kv_heads
-        self.rotary, self.causal, self.window, self.scale, self.dropout = rotary, causal, window, scale, dropout
+        self.rotary = copy(rotary)  # a part belongs to one place in the tree
+        self.causal, self.window, self.scale, self.dropout = causal, window, scale, dropout
 
     def forward(
         self,
@@ -120,18 +124,18 @@ class GroupedQueryAttention(Module):
         `positions`, (T,) or (B, T), are those of x, for `rotary`; they count from 0, or go on where a cache ends. With
         `need_weights` the result is (y, weights), as in `MultiHeadAttention`.
         """
-        self._check(x, memory, values, positions)
+        self.check_inputs(x, memory, values, bias, mask=mask, positions=positions, kv_cache=kv_cache)
         old = 0 if kv_cache is None else len(kv_cache)
-        if kv_cache is not None:
-            check_cached(NAME, x, (memory, values), bias, mask, self.num_heads, old)
         query, key, value, projections = self._project(x, memory, values)
         query, key, turns = self._turn(query, key, positions, old)
         if kv_cache is not None:
             key, value = kv_cache.append(key, value)
         settings = {"causal": self.causal, "window": self.window, "scale": self.scale, "dropout": self.dropout}
-        y, attended = F.scaled_dot_product_attention(query, key, value, bias, mask=mask, rng=rng, **settings)
+        y, attended, weights = attend(
+            query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
+        )  # (B, H, Tq, Dv)
         y, out = self.out_proj.forward(merge_heads(y))
-        result = (y, F.attention_weights(attended)) if need_weights else y
+        result = (y, weights) if need_weights else y
         return result, None if kv_cache is not None else (projections, turns, attended, out)
 
     def backward(self, dy, cache):
@@ -141,7 +145,7 @@ class GroupedQueryAttention(Module):
         projections, turns, attended, out = cache
         dy, g_out = self.out_proj.backward(dy, out)
         dy = split_heads(dy, self.num_heads)  # (B, H, Tq, Dv)
-        dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(dy, attended)
+        dquery, dkey, dvalue, dbias = attend_backward(dy, attended)
         dquery, dkey = self._turn_backward(dquery, dkey, turns)
         dinputs, grads = self._project_backward(dquery, dkey, dvalue, projections)
         return (*dinputs, dbias), grads | {"out_proj": g_out}
@@ -186,7 +190,7 @@ class GroupedQueryAttention(Module):
         query_turn, key_turn = turns
         return self.rotary.backward(dquery, query_turn)[0], self.rotary.backward(dkey, key_turn)[0]
 
-    def _check(self, x, memory, values, positions):
+    def check_inputs(self, x, memory=None, values=None, bias=None, *, mask=None, positions=None, kv_cache=None):
         floating(NAME, x=x, memory=memory, values=values)
         queries = x.shape
         keys = queries if memory is None else memory.shape
@@ -201,6 +205,7 @@ class GroupedQueryAttention(Module):
             raise ValueError(f"{NAME}: expected no memory with rotary positions, which are those of self-attention")
         if self.rotary is None and positions is not None:
             raise ValueError(f"{NAME}: expected no positions without a rotary, got {np.shape(positions)}")
+        check_scores(NAME, x, (memory, values), bias, mask, self.num_heads, kv_cache)
 
     def extra_repr(self):
         text = f"{self.width}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
@@ -217,6 +222,8 @@ def _or(value, default):
 def _check_rotary(rotary, head_width):
     if rotary is None:
         return
+    if not isinstance(rotary, Rotary):
+        raise ValueError(f"{NAME}: expected a Rotary or None, got {rotary!r}")
     turned = _or(rotary.width, head_width)
     if turned % 2 or turned > head_width:
         raise ValueError(

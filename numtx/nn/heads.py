@@ -249,6 +249,7 @@ class TiedLMHead(Module):
     """
 
     def forward(self, x, weight):
+        _table("TiedLMHead", x, weight)
         return F.linear(x, weight.T)
 
     def backward(self, dy, cache):
@@ -332,9 +333,9 @@ class MaskedLMHead(Module):
         return self.activation
 
 
-def _table(component, x, weight, vocab_size):
-    """Require a borrowed table (V, C) for x (..., C), of its dtype."""
+def _table(component, x, weight, vocab_size=None):
+    """Require a borrowed table (V, C) for x (..., C), of its dtype; of any length if that is not known."""
     floating(component, x=x, weight=weight)
-    expected = (vocab_size, *x.shape[-1:])
+    expected = (len(weight) if vocab_size is None and weight.ndim else vocab_size, *x.shape[-1:])
     if weight.shape != expected:
         raise ValueError(f"{component}: expected the borrowed table (V, C) = {expected}, got {weight.shape}")

@@ -109,14 +109,38 @@ class DecoderLayer(Module):
             raise ValueError(
                 f"{name}: expected x (B, T, C) and memory (B, Tk, C) of one batch, got {x.shape} and {memory.shape}"
             )
-        shape = np.shape(memory_mask)
-        if memory_mask is not None and (len(shape) != 4 or shape[3] not in (1, memory.shape[1])):
-            raise ValueError(
-                f"{name}: expected a memory_mask of four axes for a memory of {memory.shape[1]} tokens, got {shape}"
-            )
+        self.cross_attention.check_inputs(x, memory, **given(mask=memory_mask))
 
 
-class TransformerEncoderLayer(EncoderLayer):
+class _AsInPyTorch(Module):
+    """The arguments of PyTorch's two layers: attentions, as many as the layer has, and a feed-forward network."""
+
+    def __init__(
+        self,
+        d_model,
+        nhead,
+        dim_feedforward=2048,
+        dropout=0.1,
+        activation="relu",
+        layer_norm_eps=1e-5,
+        norm_first=False,
+        bias=True,
+        *,
+        causal=False,
+        rng=None,
+        dtype=np.float32,
+    ):
+        settings = {"dropout": dropout, "bias": bias, "rng": np.random.default_rng(rng), "dtype": dtype}
+        sublayers: list[Module] = [MultiHeadAttention(d_model, nhead, causal=causal, **settings)]
+        if isinstance(self, DecoderLayer):
+            sublayers.append(MultiHeadAttention(d_model, nhead, **settings))
+        sublayers.append(FeedForward(d_model, dim_feedforward, activation, **settings))
+        residual = PreNorm if norm_first else PostNorm
+        norms = [LayerNorm(d_model, layer_norm_eps, bias, dtype=dtype) for _ in sublayers]
+        super().__init__(*(residual(*parts, dropout) for parts in zip(norms, sublayers, strict=True)))
+
+
+class TransformerEncoderLayer(_AsInPyTorch, EncoderLayer):
     """The twin of `torch.nn.TransformerEncoderLayer`, with its arguments; batch comes first.
 
     Dropout stands in four places: on the attention probabilities, after the activation, after each sublayer. `causal`
@@ -128,31 +152,8 @@ class TransformerEncoderLayer(EncoderLayer):
     (1, 3, 8)
     """
 
-    def __init__(
-        self,
-        d_model,
-        nhead,
-        dim_feedforward=2048,
-        dropout=0.1,
-        activation="relu",
-        layer_norm_eps=1e-5,
-        norm_first=False,
-        bias=True,
-        *,
-        causal=False,
-        rng=None,
-        dtype=np.float32,
-    ):
-        rng = np.random.default_rng(rng)
-        wrapped = _around(d_model, layer_norm_eps, bias, dropout, norm_first, dtype)
-        settings = {"dropout": dropout, "bias": bias, "rng": rng, "dtype": dtype}
-        super().__init__(
-            wrapped(MultiHeadAttention(d_model, nhead, causal=causal, **settings)),
-            wrapped(FeedForward(d_model, dim_feedforward, activation, **settings)),
-        )
 
-
-class TransformerDecoderLayer(DecoderLayer):
+class TransformerDecoderLayer(_AsInPyTorch, DecoderLayer):
     """The twin of `torch.nn.TransformerDecoderLayer`, with its arguments; batch comes first.
 
     Dropout stands in six places: on the probabilities of both attentions, after the activation, after each of the three
@@ -164,36 +165,6 @@ class TransformerDecoderLayer(DecoderLayer):
     >>> layer(np.ones((1, 3, 8), np.float32), np.ones((1, 5, 8), np.float32)).shape
     (1, 3, 8)
     """
-
-    def __init__(
-        self,
-        d_model,
-        nhead,
-        dim_feedforward=2048,
-        dropout=0.1,
-        activation="relu",
-        layer_norm_eps=1e-5,
-        norm_first=False,
-        bias=True,
-        *,
-        causal=False,
-        rng=None,
-        dtype=np.float32,
-    ):
-        rng = np.random.default_rng(rng)
-        wrapped = _around(d_model, layer_norm_eps, bias, dropout, norm_first, dtype)
-        settings = {"dropout": dropout, "bias": bias, "rng": rng, "dtype": dtype}
-        super().__init__(
-            wrapped(MultiHeadAttention(d_model, nhead, causal=causal, **settings)),
-            wrapped(MultiHeadAttention(d_model, nhead, **settings)),
-            wrapped(FeedForward(d_model, dim_feedforward, activation, **settings)),
-        )
-
-
-def _around(width, eps, bias, dropout, norm_first, dtype):
-    """Return what puts a residual with a LayerNorm around a sublayer."""
-    kind = PreNorm if norm_first else PostNorm
-    return lambda sublayer: kind(LayerNorm(width, eps, bias, dtype=dtype), sublayer, dropout)
 
 
 def given(**settings):

@@ -35,6 +35,12 @@ class Module:
     def backward(self, dy, cache):
         raise TypeError(f"{type(self).__name__} has no backward of its own")
 
+    def check_inputs(self, *inputs, **settings):
+        """Raise what `forward` would raise for such inputs, before anything is computed or a cache grows.
+
+        A part that is asked in advance, as attention over a memory is, writes one of its own.
+        """
+
     def __call__(self, *inputs, **settings):
         return self.forward(*inputs, **settings)[0]
 
@@ -173,6 +179,8 @@ def _misfit(new, old: np.ndarray, kinds: str) -> str:
 
 def require_fit(component: str, state: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray]) -> None:
     """Require floating arrays of the names and shapes of `own`, or raise one ValueError that names what is wrong."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{component}: expected a state of arrays by name, got {type(state).__name__}")
     problems = [f"missing {name}" for name in own if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in own]
     for name, array in own.items():

@@ -12,6 +12,9 @@ class Residual(Module):
         rate(type(self).__name__, "dropout", dropout)
         self.norm, self.sublayer, self.dropout = norm, sublayer, dropout
 
+    def check_inputs(self, x, *others, **settings):
+        self.sublayer.check_inputs(x, *others, **settings)
+
     def extra_repr(self):
         return f"dropout={self.dropout}" if self.dropout else ""
 

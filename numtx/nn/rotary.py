@@ -7,8 +7,8 @@ from numtx.nn.module import Module
 class Rotary(Module):
     """Turn queries or keys (B, H, T, D) by their positions: `F.rotary` with its settings. Nothing is learned.
 
-    An attention that is given one turns its queries and its keys with it, after the projection and before keys go into
-    a cache; never its values.
+    An attention that is given one turns its queries and its keys with a copy of it, after the projection and before
+    keys go into a cache; never its values. So one may be given to all layers of a stack.
 
     Parameters
     ----------

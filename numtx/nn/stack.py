@@ -4,6 +4,7 @@ import numpy as np
 
 from numtx.nn.layers import DecoderLayer, EncoderLayer, given
 from numtx.nn.module import Module, ModuleList
+from numtx.nn.rows import by_rows
 
 
 class Stack(Module):
@@ -14,8 +15,8 @@ class Stack(Module):
 
     `forward` takes `keep`: "all" keeps every layer's cache; "inputs" keeps each layer's input, and backward computes
     the layer a second time (a third more work, and memory for one layer instead of all); None keeps nothing and
-    backward is refused. Each layer draws its dropout from a generator of its own, so that the second computation draws
-    the same.
+    backward is refused, and a large batch is shared out over threads by rows. Each layer draws its dropout from a
+    generator of its own, so that the second computation draws the same.
 
     Parameters
     ----------
@@ -60,6 +61,10 @@ class Stack(Module):
         lent = [] if memory is None else [memory]
         lent += [] if bias is None else [bias]
         settings = given(mask=mask, memory_mask=memory_mask, positions=positions)
+        if keep is None and kv_cache is None and rng is None and "forward" not in vars(self):  # a trace sees it whole
+            y = by_rows(self._outputs, x, lent, settings)
+            if y is not None:
+                return y, None
         keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
         kept = []
         for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
@@ -70,7 +75,12 @@ class Stack(Module):
                 kept.append(cache if keep == "all" else before)
             del cache, before  # without `keep`, no activation outlives its layer
         y, norm = (x, None) if self.norm is None else self.norm.forward(x)
-        return y, None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm)
+        return y, None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm, y.shape)
+
+    def _outputs(self, x, *lent, **settings):
+        for layer in self.layers:
+            x = layer.forward(x, *lent, rng=None, **settings)[0]
+        return x if self.norm is None else self.norm.forward(x)[0]
 
     def backward(self, dy, cache):
         """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given.
@@ -81,7 +91,9 @@ class Stack(Module):
             raise ValueError(
                 f"{type(self).__name__}: backward after a forward with keep=None or a kv_cache, which leave it nothing"
             )
-        keep, kept, keys, (lent, has_memory, settings), norm = cache
+        keep, kept, keys, (lent, has_memory, settings), norm, shape = cache
+        if np.shape(dy) != shape:
+            raise ValueError(f"{type(self).__name__}: expected dy of the shape of y, {shape}, got {np.shape(dy)}")
         dx, g_norm = (dy, {}) if self.norm is None else self.norm.backward(dy, norm)
         dlent = [None] * len(lent)
         grads = dict.fromkeys(map(str, range(len(self.layers))))  # in the parameters' order, though backward goes back
@@ -91,6 +103,11 @@ class Stack(Module):
                 _, layer_cache = layer.forward(kept[i], *lent, rng=_generator(keys[i]), **settings)
             dinputs, grads[str(i)] = layer.backward(dx, layer_cache)
             dx, *dothers = dinputs if isinstance(dinputs, tuple) else (dinputs,)
+            if len(dothers) < len(lent):
+                raise ValueError(
+                    f"{type(self).__name__}: expected a gradient for each of {len(lent)} lent arrays, "
+                    f"got {len(dothers)} from {type(layer).__name__}"
+                )
             dlent = [d if total is None else total + d for total, d in zip(dlent, dothers, strict=False)]
         dmemory = dlent.pop(0) if has_memory else None
         dbias = dlent.pop() if dlent else None
@@ -102,6 +119,8 @@ class Stack(Module):
             raise ValueError(f"{name}: expected keep 'all', 'inputs' or None, got {keep!r}")
         if kv_cache is not None and len(kv_cache) != len(self.layers):
             raise ValueError(f"{name}: expected {len(self.layers)} KVCaches, one a layer, got {len(kv_cache)}")
+        if kv_cache is not None and len(lengths := {len(one) for one in kv_cache}) > 1:
+            raise ValueError(f"{name}: expected KVCaches of one length, got {sorted(lengths)}")
         if memory is None and memory_mask is not None:
             raise ValueError(f"{name}: expected a memory with its memory_mask, got the mask alone")
         wrong = DecoderLayer if memory is None else EncoderLayer

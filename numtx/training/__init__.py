@@ -6,13 +6,14 @@ from numtx.training.clip import clip_grad_norm, gradient_norm
 from numtx.training.config import TrainingConfig
 from numtx.training.evaluation import Evaluation, evaluate
 from numtx.training.flat import FlatGradients, FlatParameters, decayed_by_default
+from numtx.training.mpi import Alone, RankError, Ranks, found_ranks, world
 from numtx.training.nonfinite import NonFiniteError
 from numtx.training.optimizers import SGD, Adam, AdamW, Optimizer
 from numtx.training.resume import refuse_changes
 from numtx.training.run import Run, load_run
 from numtx.training.run_folder import RunFolder
 from numtx.training.schedules import constant, cosine, linear
-from numtx.training.sharding import ShardedGradients, real_labels
+from numtx.training.sharding import ShardedGradients
 from numtx.training.threads import Workers, available_threads
 from numtx.training.trainer import Trainer
 
@@ -20,12 +21,15 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Alone",
     "Callback",
     "Evaluation",
     "FlatGradients",
     "FlatParameters",
     "NonFiniteError",
     "Optimizer",
+    "RankError",
+    "Ranks",
     "Run",
     "RunFolder",
     "ShardedGradients",
@@ -40,10 +44,11 @@ __all__ = [
     "cosine",
     "decayed_by_default",
     "evaluate",
+    "found_ranks",
     "gradient_norm",
     "keep_freed_memory",
     "linear",
     "load_run",
-    "real_labels",
     "refuse_changes",
+    "world",
 ]

@@ -66,6 +66,8 @@ class Callback:
     parameter, another dropout, an open trace, a planted mistake) it must not make on a training of several threads: on
     Linux the shards of a batch are computed in processes that were forked before `on_start`. They share the parameters'
     memory and keep everything else as it was then, so only the first shard would see the change.
+
+    Under mpiexec rank 0 alone calls callbacks, and they must leave the parameters as they are: each rank has its own.
     """
 
     def on_start(self, trainer: Trainer) -> None:

@@ -138,7 +138,8 @@ def _work(number: int, pipe: Connection, others: list[Connection], functions: Fu
             try:
                 answer = (functions[name](number, task), None)
             except Exception as raised:
-                answer = (None, _sendable(raised))
+                raised.add_note("".join(traceback.format_exception(raised)))
+                answer = (None, sendable(raised))
             pipe.send(answer)
     except (EOFError, OSError):
         pass  # the process that asks has died
@@ -146,10 +147,9 @@ def _work(number: int, pipe: Connection, others: list[Connection], functions: Fu
         os._exit(0)  # nothing of what this process inherited is to be flushed or cleaned up twice
 
 
-def _sendable(raised: Exception) -> Exception:
-    """Return an exception that arrives whole, with the place where it was raised as a note."""
+def sendable(raised: Exception) -> Exception:
+    """Return an exception that arrives whole in another process: this one, or if it cannot be pickled its text."""
     try:
-        raised.add_note("".join(traceback.format_exception(raised)))
         pickle.loads(pickle.dumps(raised))
     except Exception:
         return RuntimeError(f"{type(raised).__name__}: {raised}")

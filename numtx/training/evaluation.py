@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numtx.text import windows
-from numtx.training.sharding import real_labels
+from numtx.training.mpi import Alone
 from numtx.training.threads import Workers
 
 
@@ -38,6 +38,7 @@ def evaluate(
     *,
     batch: int = 16,
     workers: Workers | None = None,
+    ranks: Alone | None = None,
 ) -> Evaluation:
     """Return the model's mean loss over all of `data`, in nats per token.
 
@@ -52,24 +53,28 @@ def evaluate(
         Windows computed at once, for tokens. It changes the loss by rounding only.
     workers : Workers, optional
         Threads that share the batches; the result is the same without.
+    ranks : Alone or Ranks, optional
+        Processes of an MPI job that share the batches; all have the result, the same as one process alone.
 
     Raises
     ------
     ValueError
         If there is nothing to predict, or tokens come without a context.
     """
-    workers = workers or Workers(1)
+    workers, ranks = workers or Workers(1), ranks or Alone()
 
     def summed(one: dict[str, Any]) -> tuple[float, int]:
-        count = real_labels(one)
+        count = model.count_labels(one)
         return float(model.loss(one, num_items=max(1, count))) * count, count
 
-    total, tokens = 0.0, 0
-    remaining = evaluation_batches(data, context, batch)
+    own: list[tuple[float, int]] = []
+    remaining = islice(evaluation_batches(data, context, batch), ranks.rank, None, ranks.size)
     while wave := list(islice(remaining, 4 * workers.threads)):  # a few at a time: data may be larger than memory
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            results = workers.map(summed, wave)
-        for loss, count in results:
+            own += workers.map(summed, wave)
+    total, tokens = 0.0, 0
+    for turn in zip_longest(*ranks.gather("evaluation", own), fillvalue=(0.0, 0)):  # in the order of the batches
+        for loss, count in turn:
             total += loss
             tokens += count
     if not tokens:

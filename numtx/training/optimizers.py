@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,13 @@ from numtx.training.threads import Workers
 
 BLOCK = 1 << 16  # elements; parameters, gradients, moments and scratch of a block stay in a second-level cache
 BLOCK_IN_THREADS = 1 << 17  # between two NumPy calls a thread waits for the interpreter lock: fewer, longer calls
+
+
+class Update(NamedTuple):
+    """What all parts of a step must know."""
+
+    lr: float
+    settings: dict[str, Any]
 
 
 class Optimizer:
@@ -35,9 +42,11 @@ class Optimizer:
     ----------
     flat : FlatParameters
     steps : int, how many updates were made
+    torn : bool, whether a step was begun and failed: part of the numbers are updated, and nothing goes on from them
     """
 
     moments: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[tuple[str, ...]] = ("steps", "weight_decay")  # of a step: they may change between two
 
     def __init__(
         self,
@@ -55,6 +64,7 @@ class Optimizer:
         self.lr = lr
         self.weight_decay = weight_decay
         self.steps = 0
+        self.torn = False
         self.buffers = {moment: self.flat.zeros() for moment in self.moments}
         self._gradients: FlatGradients | None = None
         self._scratch: list[np.ndarray] = []
@@ -76,9 +86,7 @@ class Optimizer:
             If a gradient is missing, unexpected, or of another shape or dtype; if the parameters changed shape.
         """
         gradient = self._flat_gradient(grads)
-        self.flat.sync()
-        self.steps += 1
-        rate = self.lr if lr is None else lr
+        update = self.begin(lr)
         count = workers.worth(self.flat.size) if workers else 1
         block = BLOCK if count == 1 else BLOCK_IN_THREADS
         decayed, size = self.flat.decayed, self.flat.size
@@ -86,23 +94,37 @@ class Optimizer:
         while len(self._scratch) < len(cuts):
             self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
         (workers or Workers(1)).map(
-            lambda numbered: self._update_range(*numbered[1], gradient, rate, block, self._scratch[numbered[0]]),
+            lambda numbered: self._update_range(*numbered[1], gradient, update.lr, block, self._scratch[numbered[0]]),
             list(enumerate(cuts)),
         )
+        self.finish(update)
 
-    def update_slice(
-        self, start: int, stop: int, gradient: np.ndarray, rate: float, steps: int, scale: float = 1.0
-    ) -> None:
-        """Make a slice's part of update number `steps`, with the gradients scaled in place before.
+    # A step in parts, for those who share it out among processes, each with an optimizer of its own over one memory:
+    # begin, update_slice for slices that together are all, finish.
 
-        For those who share out a step themselves; all slices together are one `step`.
-        """
-        self.steps = steps
+    def begin(self, lr: float | None = None) -> Update:
+        """Return what all parts of a step must know; until `finish` the optimizer is `torn`."""
+        if self.torn:
+            raise ValueError(
+                f"{type(self).__name__}: expected whole weights, got some of a step that failed; load the last save"
+            )
+        self.flat.sync()
+        self.torn, self.steps = True, self.steps + 1
+        return Update(self.lr if lr is None else lr, {name: getattr(self, name) for name in self.settings})
+
+    def update_slice(self, start: int, stop: int, gradient: np.ndarray, update: Update, scale: float = 1.0) -> None:
+        """Make a slice's part of a step, with the gradients scaled in place before."""
+        for name, value in update.settings.items():
+            setattr(self, name, value)
         if not self._scratch:
             self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
         boundary = min(max(start, self.flat.decayed), stop)
         for cut in ((start, boundary), (boundary, stop)):
-            self._update_range(*cut, gradient, rate, BLOCK, self._scratch[0], scale)
+            self._update_range(*cut, gradient, update.lr, BLOCK, self._scratch[0], scale)
+
+    def finish(self, update: Update) -> None:
+        """Say that all parts of a step were made."""
+        self.torn = False
 
     def _update_range(
         self, start: int, stop: int, gradient: np.ndarray, rate: float, block: int, scratch: np.ndarray, scale=1.0
@@ -139,12 +161,22 @@ class Optimizer:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {"step": count, "<moment>.<parameter>": array}, the arrays as views of the live state.
 
+        Raises
+        ------
+        ValueError
+            If it is `torn`.
+
         Examples
         --------
         >>> from numtx import nn
         >>> sorted(AdamW(nn.Linear(2, 3, rng=0)).state_dict())
         ['exp_avg.bias', 'exp_avg.weight', 'exp_avg_sq.bias', 'exp_avg_sq.weight', 'step']
         """
+        if self.torn:
+            raise ValueError(f"{type(self).__name__}: expected a whole state, got some of a step that failed")
+        return self._state()
+
+    def _state(self) -> dict[str, np.ndarray]:
         state = {"step": np.array(self.steps, np.int64)}
         for moment, buffer in self.buffers.items():
             state |= {f"{moment}.{name}": slot.view(buffer) for name, slot in self.flat.slots.items()}
@@ -159,7 +191,7 @@ class Optimizer:
             If an entry is missing, unexpected, or of another shape or dtype.
         """
         name = type(self).__name__
-        own = self.state_dict()
+        own = self._state()
         if own.keys() != state.keys():
             differ = ", ".join(sorted(own.keys() ^ state.keys()))
             raise ValueError(f"{name}: expected the state of such an optimizer, got missing or unexpected {differ}")
@@ -169,7 +201,7 @@ class Optimizer:
                     f"{name}: expected {key} to be {array.shape} {array.dtype},"
                     f" got {state[key].shape} {state[key].dtype}"
                 )
-        self.steps = int(state["step"])
+        self.steps, self.torn = int(state["step"]), False
         for key, array in own.items():
             array[...] = state[key]
 
@@ -197,6 +229,8 @@ class SGD(Optimizer):
     >>> model.weight
     array([0.5, 0.5], dtype=float32)
     """
+
+    settings = ("steps", "weight_decay", "momentum")
 
     def __init__(
         self,
@@ -257,6 +291,7 @@ class Adam(Optimizer):
     """
 
     moments = ("exp_avg", "exp_avg_sq")
+    settings = ("steps", "weight_decay", "betas", "eps")
 
     def __init__(
         self,

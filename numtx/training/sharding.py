@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numtx.functional.blocks import BLOCK
-from numtx.models.loss import count_labels
 from numtx.training.clip import gradient_norm, scale_gradients, squares_of_blocks
 from numtx.training.crew import CAN_FORK, Crew
 from numtx.training.flat import FlatGradients, FlatParameters, pieces
-from numtx.training.optimizers import Optimizer
+from numtx.training.mpi import Alone
+from numtx.training.optimizers import Optimizer, Update
 from numtx.training.threads import Workers
 
 
@@ -31,20 +31,6 @@ class Piece(NamedTuple):
 
     batch: dict[str, Any]
     key: tuple[int, ...]
-
-
-def real_labels(batch: dict[str, Any]) -> int:
-    """Count the labels of a batch that are predicted, as `models.loss.count_labels` does.
-
-    Examples
-    --------
-    >>> real_labels({"labels": np.array([[5, 6, -100]])}), real_labels({"shift_labels": np.array([[5, 6, -100]])})
-    (1, 2)
-    """
-    labels, shift_labels = batch.get("labels"), batch.get("shift_labels")
-    if labels is None and shift_labels is None:
-        raise ValueError(f"ShardedGradients: expected labels or shift_labels in the batch, got {', '.join(batch)}")
-    return count_labels(labels, shift_labels)
 
 
 def split_rows(batch: dict[str, Any], shards: int) -> list[dict[str, Any]]:
@@ -84,13 +70,17 @@ class ShardedGradients:
 
     Parameters
     ----------
-    model : module with `loss_and_grads`, FlatParameters of one, or the optimizer of one, which `update` needs
+    model : module with `loss_and_grads` and `count_labels`, FlatParameters of one, or the optimizer of one, which
+        `update` needs
     shards : int
     seed : int
     workers : Workers, optional
         Entered already; default: the caller's thread alone.
     recompute : bool
         Keep only the inputs of each layer and recompute the rest in backward.
+    ranks : Alone or Ranks, optional
+        Processes of an MPI job that share the shards; each gives the same batches, and has the whole loss and sums in
+        the end, of the same bits as one process alone. Default: this process alone.
 
     Attributes
     ----------
@@ -110,6 +100,7 @@ class ShardedGradients:
         seed: int = 0,
         workers: Workers | None = None,
         recompute: bool = False,
+        ranks: Alone | None = None,
     ):
         if shards < 1:
             raise ValueError(f"ShardedGradients: expected at least one shard, got {shards}")
@@ -120,10 +111,12 @@ class ShardedGradients:
         self.shards = shards
         self.seed = seed
         self.workers = workers or Workers(1)
+        self.ranks = ranks or Alone()
         self.keep = "inputs" if recompute else "all"
         self.gradients: FlatGradients = flat.gradients()
         self._crew: Crew | None = None
         self._computed: list[FlatGradients] = []
+        self._threads: list[int] = []  # of each rank
         self._squares: list[float] = []  # of the blocks of the gradients, from which the norm follows
 
     def __call__(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> tuple[float, FlatGradients]:
@@ -144,6 +137,8 @@ class ShardedGradients:
         """
         parts = self.pieces(batches, step)
         num_items = self.num_items(parts)
+        if self.ranks.size > 1:
+            return self._among_ranks([(piece, num_items) for piece in parts]), self.gradients
         loss = 0.0
         # No more gradients are held at once than are computed.
         wave = self.workers.threads if self._crew is None else len(self._crew)
@@ -161,30 +156,74 @@ class ShardedGradients:
                     self._squares = [square for part in summed for square in part]
         return loss, self.gradients
 
+    def _among_ranks(self, tasks: list[tuple[Piece, int]]) -> float:
+        """Put the sums over all ranks' shards into `gradients`, on every rank, and return the loss."""
+        if not self._threads:
+            self._threads = self.ranks.gather("threads", min(self.workers.threads, self.shards))
+        if not self._computed:
+            self._computed = self._buffers()
+        loss, wave = 0.0, sum(self._threads)
+        for start in range(0, len(tasks), wave):
+            now = tasks[start : start + wave]
+            own = now[self.ranks.part(len(now), self._threads)]
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                if self._crew is None:
+                    losses = self.workers.map(lambda task: self._compute(*task), enumerate(own))
+                else:
+                    losses = self._crew.map("compute", own) if own else []
+                loss = sum((part for some in self.ranks.gather("losses", losses) for part in some), loss)
+                computed = [gradients.buffer for gradients in self._computed[: len(own)]]
+                self.ranks.add_in_order(computed, self.gradients.buffer, fresh=start == 0)
+        self.ranks.share(self.gradients.buffer)
+        return loss
+
     def norm(self) -> float:
-        """Return the global norm of the gradients that were computed last, as `gradient_norm` does."""
+        """Return the global norm of the gradients as they were computed last, as `gradient_norm` does."""
+        if self.ranks.size > 1:  # by one rank for all: another kind of processor may round it differently
+            return self.ranks.at_first("norm", lambda: gradient_norm(self.gradients, workers=self.workers))
         if self._crew is None:
             return gradient_norm(self.gradients, workers=self.workers)
         return math.sqrt(math.fsum(self._squares))
 
     def update(self, lr: float, scale: float = 1.0) -> None:
-        """Scale the gradients that were computed last, in place, and let the optimizer make its step with them."""
+        """Scale the gradients that were computed last, in place, and let the optimizer make its step with them.
+
+        Parameters
+        ----------
+        lr : float
+        scale : float
+            At most 1, as clipping gives it.
+
+        Raises
+        ------
+        ValueError
+            If there is no optimizer, or the scale is over 1.
+        ChildProcessError
+            If a worker process was killed. Some of the numbers are updated then and some are not: the optimizer is
+            `torn`, and goes on only from a state that is loaded.
+        """
         if self.optimizer is None:
             raise ValueError("ShardedGradients: expected to be made with an optimizer, which updates, got none")
+        if not 0 <= scale <= 1:
+            raise ValueError(f"ShardedGradients: expected a scale from 0 to 1, got {scale}")
         if self._crew is None:
             scale_gradients(self.gradients, scale, workers=self.workers)
             self.optimizer.step(self.gradients, lr, workers=self.workers)
             return
-        self.optimizer.flat.sync()
-        steps = self.optimizer.steps + 1
-        self._crew.map("update", [(*cut, lr, steps, scale) for cut in self._cuts()])
+        task = self.optimizer.begin(lr)
+        self._crew.map("update", [(*cut, task, scale) for cut in self._cuts()])
+        self.optimizer.finish(task)
 
     def __enter__(self) -> ShardedGradients:
         count = min(self.workers.threads, self.shards)
         if CAN_FORK and count > 1:
-            self._computed = [self.gradients.flat.gradients() for _ in range(count)]  # what each process computed
+            self._computed = self._buffers()
             self._crew = Crew(count - 1, {"compute": self._compute, "sum": self._sum, "update": self._update})
         return self
+
+    def _buffers(self) -> list[FlatGradients]:
+        """Return gradients for what each thread or process computes."""
+        return [self.gradients.flat.gradients() for _ in range(min(self.workers.threads, self.shards))]
 
     # What each process of the crew does: `number` is its own, [start, stop) its slice of the flat buffers.
 
@@ -212,15 +251,15 @@ class ShardedGradients:
             squares += squares_of_blocks(self.gradients.buffer[cut])  # now, while it is in the cache
         return squares
 
-    def _update(self, number: int, task: tuple[int, int, float, int, float]) -> None:
-        start, stop, lr, steps, scale = task
+    def _update(self, number: int, task: tuple[int, int, Update, float]) -> None:
+        start, stop, update, scale = task
         assert self.optimizer is not None
-        self.optimizer.update_slice(start, stop, self.gradients.buffer, lr, steps, scale)
+        self.optimizer.update_slice(start, stop, self.gradients.buffer, update, scale)
 
     def __exit__(self, *_: object) -> None:
         if self._crew is not None:
             self._crew.close()
-            self._crew, self._computed = None, []
+        self._crew, self._computed = None, []
 
     def pieces(self, batches: dict[str, Any] | Sequence[dict[str, Any]], step: int) -> list[Piece]:
         """Return the parts of the computation in the order of the sum."""
@@ -233,10 +272,9 @@ class ShardedGradients:
             for k, shard in enumerate(split_rows(batch, self.shards))
         ]
 
-    @staticmethod
-    def num_items(pieces: list[Piece]) -> int:
+    def num_items(self, pieces: list[Piece]) -> int:
         """Return the number of real labels of all pieces; 1 where there is none, so that the loss is 0, not NaN."""
-        return max(1, sum(real_labels(piece.batch) for piece in pieces))
+        return max(1, sum(self.model.count_labels(piece.batch) for piece in pieces))
 
     def compute(self, piece: Piece, num_items: int) -> tuple[Any, dict]:
         """Return a piece's part of the loss and its tree of gradients."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextvars
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from typing import TypeVar
 
-import threadpoolctl
+from numtx.functional.threads import get_num_threads, one_blas_thread
 
 WORTH = 1 << 20  # elements of a vector pass below which a thread costs more than it saves
 
@@ -17,9 +17,8 @@ Result = TypeVar("Result")
 
 
 def available_threads() -> int:
-    """Return how many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    """Return how many threads this process may use, as `numtx.get_num_threads` does."""
+    return get_num_threads()
 
 
 class Workers:
@@ -48,10 +47,10 @@ class Workers:
             raise ValueError(f"Workers: expected at least one thread, got {threads}")
         self.threads = threads
         self._pool: ThreadPoolExecutor | None = None
-        self._limits: Any = None
+        self._held = ExitStack()
 
     def __enter__(self) -> Workers:
-        self._limits = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+        self._held.enter_context(one_blas_thread())
         if self.threads > 1:
             self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="numtx")
         return self
@@ -60,7 +59,7 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-        self._limits.restore_original_limits()
+        self._held.close()
 
     def worth(self, size: int) -> int:
         """Return how many threads are worth having for vector passes over arrays of `size` elements together."""

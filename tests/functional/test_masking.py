@@ -1,16 +1,28 @@
 """What a mask promises, as properties: nothing hidden is ever seen, and nothing else changes."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from numtx import functional as F
-from numtx.testing import Case, Drawer
+from numtx.testing import Case, Drawer, small_blocks
 from numtx.testing.specs.attention import by_some, visible
 from numtx.testing.specs.attention import draw as draw_attention
 
 POISONS = (-7.5, 1e30, np.nan, np.inf, -np.inf)
+
+
+@pytest.fixture(autouse=True, scope="module", params=["textbook", "tiled", "in small tiles"])
+def form(request):
+    """Both forms are held to all of this."""
+    global PAIR
+    name = "scaled_dot_product_attention" if request.param == "textbook" else "tiled_attention"
+    PAIR = getattr(F, name), getattr(F, name + "_backward")
+    with small_blocks() if "small" in request.param else nullcontext():
+        yield
 
 
 def drawer(data: st.DataObject) -> Drawer:
@@ -26,10 +38,11 @@ def drawn(data: st.DataObject) -> tuple[Case, np.ndarray]:
 
 def run(case: Case, dy: np.ndarray | None = None):
     """Result and gradients; dy is random unless given."""
-    y, cache = F.scaled_dot_product_attention(**case.keywords())
+    forward, backward = PAIR
+    y, cache = forward(**case.keywords())
     if dy is None:
         dy = np.random.default_rng(0).standard_normal(y.shape)
-    return y, dict(zip(case.inputs, F.scaled_dot_product_attention_backward(dy, cache), strict=True))
+    return y, dict(zip(case.inputs, backward(dy, cache), strict=True))
 
 
 def attend(query, key, value, dy=None, **settings):

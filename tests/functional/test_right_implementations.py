@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from numtx.testing import SPECS, cases, diagnose, rejection
-from numtx.testing.mistakes import attention_textbook, cross_entropy
+from numtx.testing.mistakes import attention_textbook, cross_entropy, tiled_attention
 
 
 def _linear(x, weight, bias=None):
@@ -80,7 +80,7 @@ def _dropout_backward(dy, factor):
     return dy * factor
 
 
-_attention, _entropy = attention_textbook.Textbook(), cross_entropy.Textbook()
+_attention, _tiled, _entropy = attention_textbook.Textbook(), tiled_attention.Tiled(), cross_entropy.Textbook()
 RIGHT = {
     "linear": (_linear, _linear_backward),
     "embedding": (_embedding, _embedding_backward),
@@ -89,6 +89,7 @@ RIGHT = {
     "silu": (_silu, _silu_backward),
     "dropout": (_dropout, _dropout_backward),
     "scaled_dot_product_attention": (_attention.forward, _attention.backward),
+    "tiled_attention": (_tiled.forward, _tiled.backward),
     "cross_entropy": (_entropy.forward, _entropy.backward),
 }
 

@@ -183,6 +183,24 @@ def later_cases(rng):
             f"rotary {layout}", "rotary", {"x": normal(rng, 2, 2, 5, 6)}, {"positions": positions},
             {"layout": layout, "base": 500.0}, lambda x, f=function: f(x, rotary_angles(positions, 6, 500.0)),
         )  # fmt: skip
+    inputs = {"x": normal(rng, 2, 3, 4), "weight": normal(rng, 4, 5), "bias": normal(rng, 5)}
+    yield (
+        "linear_cross_entropy", "linear_cross_entropy", inputs, {"target": target}, {"label_smoothing": 0.1},
+        lambda x, weight, bias: TF.cross_entropy(
+            TF.linear(x, weight.T, bias).transpose(1, 2), torch.from_numpy(target), label_smoothing=0.1
+        ),
+    )  # fmt: skip
+    real = torch.from_numpy(np.array([[0, 1, 1, 0], [1, 1, 1, 1]], bool))
+    pools = {
+        "first": lambda x: torch.stack([x[0, 1], x[1, 0]]),
+        "last": lambda x: torch.stack([x[0, 2], x[1, 3]]),
+        "mean": lambda x: (x * real[:, :, None]).sum(1) / real.sum(1, keepdim=True),
+    }
+    for how, function in pools.items():
+        yield (
+            f"pooling {how}", "pooling", {"x": normal(rng, 2, 4, 3)}, {"mask": real[:, None, None, :].numpy()},
+            {"how": how}, function,
+        )  # fmt: skip
 
 
 def rotary_angles(positions, width, base):

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from torch_names import ATTENTION, BLOCK
+from torch_names import ATTENTION, BLOCK, LINEAR, NORM, under
 
 from numtx import functional as F
 from numtx import nn
-from numtx.models import GPT2LMHeadModel, Transformer
+from numtx.models import (
+    DecoderOnlyTransformer,
+    EncoderDecoderTransformer,
+    EncoderOnlyTransformer,
+    GPT2LMHeadModel,
+    Transformer,
+)
 
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in HERE.glob("*.safetensors"))
@@ -37,7 +43,7 @@ def in_our_layout(arrays, names):
 
 def test_the_files_are_all_there_and_say_what_made_them():
     others = ["cross_attention", "decoder_block", "functional", "gpt2", "post_norm_block", "self_attention"]
-    assert sorted([*others, *TRANSFORMERS]) == FILES
+    assert sorted([*others, *TRANSFORMERS, *COMPONENTS, *READY_MADE, "attention_of_three_widths", "tables"]) == FILES
     for name in FILES:
         assert {"torch", "transformers", "numpy"} <= set(read(name)[1])
 
@@ -57,16 +63,23 @@ CASES = json.loads(METADATA["cases"])
 
 def test_every_pair_has_a_golden_case():
     pairs = {name for name in dir(F) if hasattr(F, f"{name}_backward")}
-    assert pairs - {case["op"] for case in CASES.values()} == {"dropout"}  # random: no file can say what it gives
+    # Dropout is random: no file can say what it gives. Attention's cases are for both of its forms.
+    assert pairs - {case["op"] for case in CASES.values()} == {"dropout", "tiled_attention"}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_pair(name, agree):
+SHARED = [name for name, case in CASES.items() if case["op"] == "scaled_dot_product_attention"]
+
+
+@pytest.mark.parametrize(
+    ("name", "op"),
+    [*((name, case["op"]) for name, case in CASES.items()), *((name, "tiled_attention") for name in SHARED)],
+)
+def test_pair(name, op, agree):
     case = CASES[name]
     arrays = below(FUNCTIONAL, f"{name}/")
     arguments = {key: arrays[key] for key in case["inputs"] + case["arguments"]}
-    y, cache = getattr(F, case["op"])(**arguments, **case["options"])
-    gradients = getattr(F, f"{case['op']}_backward")(arrays["dy"], cache)
+    y, cache = getattr(F, op)(**arguments, **case["options"])
+    gradients = getattr(F, f"{op}_backward")(arrays["dy"], cache)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     ours = dict(zip(case["inputs"], (g for g in gradients if g is not None), strict=True))
     theirs = below(arrays, "gradient/")
@@ -133,6 +146,79 @@ def test_post_norm_block(agree):
     check_component(agree, "post_norm_block", PostNormBlock(**options), BLOCK, ["x"])
 
 
+# The files of make_golden_components.py, but for attention of three widths: the component, PyTorch's names of its
+# parameters, what goes in, and what else is given.
+PROJECTIONS = under("q_proj", "q_proj", LINEAR) | under("k_proj", "k_proj", LINEAR) | under("v_proj", "v_proj", LINEAR)
+COMPONENTS = {
+    "grouped_attention": (
+        nn.GroupedQueryAttention, PROJECTIONS | under("out_proj", "o_proj", LINEAR), ["x"], ["positions"]
+    ),
+    "gated_feed_forward": (
+        nn.GatedFeedForward,
+        under("gate", "gate_proj", LINEAR) | under("up", "up_proj", LINEAR) | under("down", "down_proj", LINEAR),
+        ["x"], [],
+    ),
+    "sequence_head": (
+        nn.SequenceClassificationHead,
+        under("pooler.dense", "pooler.dense", LINEAR) | under("out_proj", "classifier", LINEAR), ["x"], [],
+    ),
+    "mean_head": (nn.ClassifierHead, under("out_proj", "classifier", LINEAR), ["x"], ["mask"]),
+    "masked_head": (
+        nn.MaskedLMHead,
+        under("dense", "transform.dense", LINEAR) | under("norm", "transform.LayerNorm", NORM) | {"bias": "bias"},
+        ["x", "weight"], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_component(name, agree):
+    kind, names, inputs, others = COMPONENTS[name]
+    arrays, metadata = read(name)
+    options = json.loads(metadata["options"])
+    if "rotary" in options:
+        options["rotary"] = nn.Rotary(**options["rotary"])
+    component = kind(**options, dtype=np.float64)
+    check_component(agree, name, component, names, inputs, **{key: arrays[key] for key in others})
+
+
+def test_attention_of_three_widths(agree):
+    """PyTorch's names and layouts, both ways; and the weights of each head."""
+    arrays, metadata = read("attention_of_three_widths")
+    component = nn.GroupedQueryAttention(**json.loads(metadata["options"]), dtype=np.float64)
+    component.load_torch_state_dict(below(arrays, "parameter/"))
+    inputs = [arrays[key] for key in ("x", "memory", "values")]
+    (y, weights), cache = component.forward(*inputs, mask=arrays["mask"], need_weights=True)
+    (*dinputs, dbias), grads = component.backward(arrays["dy"], cache)
+    assert dbias is None
+    ours = dict(zip(("x", "memory", "values"), dinputs, strict=True)) | component.torch_state_dict(grads)
+    theirs = below(arrays, "gradient/")
+    assert sorted(ours) == sorted(theirs)
+    expected = {"y": arrays["y"], "weights": arrays["weights"]}
+    agree("three widths", ({"y": y, "weights": weights}, {key: ours[key] for key in theirs}), (expected, theirs))
+
+
+TABLES, TABLES_METADATA = read("tables")
+
+
+@pytest.mark.parametrize("sides", ["bidirectional", "unidirectional"])
+def test_buckets(sides):
+    settings = {"bidirectional": sides == "bidirectional", "num_buckets": 16, "max_distance": 30}
+    ours = F.relative_position_bucket(TABLES["distance"], **settings)
+    np.testing.assert_array_equal(ours, TABLES[f"buckets {sides}"])
+
+
+@pytest.mark.parametrize("num_heads", [4, 6])
+def test_alibi(num_heads):
+    np.testing.assert_allclose(F.alibi(num_heads, 1, 7), TABLES[f"alibi {num_heads}"], rtol=3e-7)
+
+
+@pytest.mark.parametrize("name", ["linear", "llama3"])
+def test_scaled_rotary_frequencies(name):
+    ours = F.rotary_frequencies(64, scaling=json.loads(TABLES_METADATA["scalings"])[name])
+    np.testing.assert_array_max_ulp(ours, TABLES[f"rotary {name}"], maxulp=1)
+
+
 def transformer(name, options):
     """The model of a file, without dropout."""
     options = {**options, "dropout": 0.0, "rng": 0, "dtype": np.float64}
@@ -158,6 +244,30 @@ def test_transformer(name, keep, agree):
     agree(f"{name} {keep}", ({"y": y}, {key: ours[key] for key in theirs}), ({"y": arrays["y"]}, theirs))
     if "memory_mask" in masks:
         assert not arrays["memory_mask"][1, :, 2].any(), "a target that sees nothing is among them"
+
+
+# The files of make_golden_ready_made.py.
+READY_MADE = {
+    "encoder_only": EncoderOnlyTransformer,
+    "decoder_only": DecoderOnlyTransformer,
+    "encoder_decoder": EncoderDecoderTransformer,
+}
+
+
+@pytest.mark.parametrize("keep", ["all", "inputs"])
+@pytest.mark.parametrize("name", READY_MADE)
+def test_ready_made(name, keep, agree):
+    """Padding of the source is where its id stands; labels are the shifted ones."""
+    arrays, metadata = read(name)
+    model = READY_MADE[name](**json.loads(metadata["options"]), rng=0, dtype=np.float64)
+    model.load_torch_state_dict(below(arrays, "parameter/"))
+    ids, labels = arrays["input_ids"], arrays["shift_labels"]
+    log_probs = model(ids, *([labels] if name == "encoder_decoder" else [])).log_probs
+    loss, grads = model.loss_and_grads({"input_ids": ids, "shift_labels": labels}, keep=keep)
+    ours, theirs = model.torch_state_dict(grads), below(arrays, "gradient/")
+    assert sorted(ours) == sorted(theirs)
+    values = {"log_probs": log_probs, "loss": loss}, {key: ours[key] for key in theirs}
+    agree(f"{name} {keep}", values, ({key: arrays[key] for key in values[0]}, theirs))
 
 
 def test_gpt2(tmp_path, agree):

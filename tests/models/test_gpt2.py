@@ -202,25 +202,25 @@ INPUTS = {
     "no rows": ({"input_ids": IDS[:0]}, r"GPT2LMHeadModel: expected .*not empty, got \(0, 4\)"),
     "no tokens": ({"input_ids": IDS[:, :0]}, r"GPT2LMHeadModel: expected .*not empty, got \(2, 0\)"),
     "too long": ({"input_ids": np.zeros((1, 9), int)}, r"GPT2LMHeadModel: .*n_positions = 8 .*got 9"),
-    "ids over": ({"input_ids": IDS + 1}, r"embedding: expected ids in \[0, 11\), got 11"),
-    "ids under": ({"input_ids": IDS - 2}, r"embedding: expected ids in \[0, 11\), got -1"),
-    "float ids": ({"input_ids": IDS * 1.0}, r"embedding: expected integer ids, got float64"),
-    "truths": ({"input_ids": IDS > 1}, r"embedding: expected integer ids, got bool"),
+    "ids over": ({"input_ids": IDS + 1}, r"GPT2LMHeadModel: expected input_ids in \[0, 11\), got 11"),
+    "ids under": ({"input_ids": IDS - 2}, r"GPT2LMHeadModel: expected input_ids in \[0, 11\), got -1"),
+    "float ids": ({"input_ids": IDS * 1.0}, r"GPT2LMHeadModel: expected integer input_ids, got float64"),
+    "truths": ({"input_ids": IDS > 1}, r"GPT2LMHeadModel: expected integer input_ids, got bool"),
     "mask too short": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 3), int)},
-        r"GPT2LMHeadModel: expected an attention_mask \(B, T\) = \(2, 4\).*got .*\(2, 3\)",
+        r"GPT2LMHeadModel: expected attention_mask \(B, T\) = \(2, 4\).*got .*\(2, 3\)",
     ),
     "mask of one row": (
         {"input_ids": IDS, "attention_mask": np.ones((1, 4), int)},
-        r"GPT2LMHeadModel: expected an attention_mask .*\(2, 4\).*got .*\(1, 4\)",
+        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(1, 4\)",
     ),
     "mask of one column": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 1), int)},
-        r"GPT2LMHeadModel: expected an attention_mask .*\(2, 4\).*got .*\(2, 1\)",
+        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(2, 1\)",
     ),
     "mask of four axes": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 1, 1, 4), bool)},
-        r"GPT2LMHeadModel: expected an attention_mask .*\(2, 4\).*got .*\(2, 1, 1, 4\)",
+        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(2, 1, 1, 4\)",
     ),
     "mask of other numbers": (
         {"input_ids": IDS, "attention_mask": np.full((2, 4), 2)},
@@ -260,14 +260,41 @@ BATCHES = {
     "an unknown entry": {"input_ids": IDS, "label": IDS},
     "no ids": {"labels": IDS},
     "nothing": {},
+    "no labels": {"input_ids": IDS},
+    "both labels": {"input_ids": IDS, "labels": IDS, "shift_labels": IDS},
 }
 
 
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_a_batch_says_what_it_lacks(model, batch):
-    for call in (model.loss, model.loss_and_grads):
+    for call in (model.loss, model.loss_and_grads, model.count_labels):
         with pytest.raises(ValueError, match=r"^GPT2LMHeadModel: expected a batch of input_ids, [^\n]*$"):
             call(batch)
+
+
+LABELS = {
+    "floats": (IDS + 0.5, "expected integer (shift_)?labels, got float64"),
+    "too short": (IDS[:, :3], r"expected (shift_)?labels \(2, 4\), got \(2, 3\)"),
+    "over": (IDS + 1, r"expected (shift_)?labels in \[0, 11\), got 11"),
+    "under": (np.full((2, 4), -1), r"expected (shift_)?labels in \[0, 11\), got -1"),
+}
+
+
+@pytest.mark.parametrize("name", ["labels", "shift_labels"])
+@pytest.mark.parametrize(("labels", "message"), LABELS.values(), ids=LABELS)
+def test_labels_are_refused_by_the_model_before_it_computes(model, name, labels, message, monkeypatch):
+    monkeypatch.delattr(type(model), "_hidden")
+    for call in (model.loss, model.loss_and_grads, model.count_labels):
+        with pytest.raises(ValueError, match=rf"^GPT2LMHeadModel: {message}$"):
+            call({"input_ids": IDS, name: labels})
+
+
+def test_labels_are_counted_where_they_are_asked_for(model):
+    labels = IDS.copy()
+    labels[0, 2] = labels[1, 1] = -100
+    for name, asked in (("labels", labels[:, 1:]), ("shift_labels", labels)):
+        assert model.count_labels({"input_ids": IDS, name: labels}) == np.count_nonzero(asked != -100)
+    assert model.config.context == model.config.n_positions == 8
 
 
 @pytest.mark.parametrize("heads", [3, 16])

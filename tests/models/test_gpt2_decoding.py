@@ -60,7 +60,9 @@ def test_backward_after_decoding_is_refused(model):
 def test_the_context_ends_for_a_cache_too(model):
     kv_cache = caches(model)
     model(np.zeros((1, CONTEXT - 1), int), kv_cache=kv_cache)
-    with pytest.raises(ValueError, match=r"^GPT2LMHeadModel: expected at most n_positions = 10 [^\n]*, got 11$"):
+    with pytest.raises(
+        ValueError, match=r"^GPT2LMHeadModel: expected input_ids of at most n_positions = 10 [^\n]*, got 11$"
+    ):
         model(np.zeros((1, 2), int), kv_cache=kv_cache)
     assert [len(cache) for cache in kv_cache] == [CONTEXT - 1] * 2
 
@@ -69,9 +71,9 @@ WRONG = {
     "another batch": ({"input_ids": np.zeros((2, 1), int)}, r"KVCache: expected .*"),
     "a mask of the new tokens alone": (
         {"input_ids": np.zeros((1, 1), int), "attention_mask": np.ones((1, 1), int)},
-        r"GPT2LMHeadModel: expected an attention_mask .*\(1, 4\), got \(1, 1\)",
+        r"GPT2LMHeadModel: expected attention_mask .*\(1, 4\), got \(1, 1\)",
     ),
-    "ids out of range": ({"input_ids": np.array([[VOCAB]])}, r"embedding: .*"),
+    "ids out of range": ({"input_ids": np.array([[VOCAB]])}, r"GPT2LMHeadModel: expected input_ids .*"),
     "positions out of range": (
         {"input_ids": np.zeros((1, 1), int), "position_ids": np.array([CONTEXT])},
         r"LearnedPositions: .*",
@@ -199,7 +201,7 @@ PROMPTS = {
     "one axis": (np.array([1, 2]), {}, r"generate: expected a prompt of integer ids .*"),
     "nothing": (np.zeros((1, 0), int), {}, r"generate: expected a prompt of integer ids .*"),
     "floats": (np.array([[1.0]]), {}, r"generate: expected a prompt of integer ids .*"),
-    "out of range": (np.array([[VOCAB]]), {}, r"embedding: expected ids in \[0, 12\), got 12"),
+    "out of range": (np.array([[VOCAB]]), {}, r"GPT2LMHeadModel: expected input_ids in \[0, 12\), got 12"),
     "no tokens": (np.array([[1]]), {"max_new_tokens": 0}, r"generate: expected max_new_tokens .*"),
     "cold": (np.array([[1]]), {"temperature": -1.0}, r"Sampler: expected .*"),
     "beams": (np.array([[1]]), {"num_beams": 4}, r"GPT2LMHeadModel\.generate: expected the settings .*, got num_beams"),

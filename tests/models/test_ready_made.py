@@ -1,40 +1,19 @@
-"""The ready-made transformers: outputs, losses that add up, writing, files, what is refused, and learning."""
+"""The ready-made transformers: outputs, losses that add up, files, what is refused, and learning."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from ready_made_models import BATCHES, IDS, KINDS, SIZES, called, make
 
 from numtx import nn
 from numtx.checkpoints import load_arrays, save_arrays
-from numtx.models import DecoderOnlyTransformer, EncoderDecoderTransformer, EncoderOnlyTransformer
+from numtx.models import EncoderOnlyTransformer
+from numtx.models.loss import shift_left, shift_right
 from numtx.training import AdamW, ShardedGradients
 
-SIZES = {"d_model": 8, "nhead": 2, "dim_feedforward": 12, "max_length": 9, "dropout": 0.0}
-KINDS = {
-    "encoder": (EncoderOnlyTransformer, {"vocab_size": 7, "num_classes": 3, "pad_token_id": 0}),
-    "decoder": (DecoderOnlyTransformer, {"vocab_size": 7}),
-    "both": (EncoderDecoderTransformer, {"src_vocab_size": 7, "tgt_vocab_size": 6}),
-}
-IDS = np.array([[3, 4, 1, 2, 0], [5, 1, 0, 0, 0], [2, 2, 6, 1, 5]])
-BATCHES = {
-    "encoder": {"input_ids": IDS, "shift_labels": np.array([2, 0, 1])},
-    "decoder": {"input_ids": IDS, "shift_labels": np.where(IDS == 0, -100, IDS)},
-    "both": {"input_ids": IDS, "shift_labels": np.array([[3, 4, 5, 2], [5, 2, -100, -100], [3, 3, 2, -100]])},
-}
 each = pytest.mark.parametrize("kind", KINDS)
-
-
-def make(kind, randomized=None, dtype=np.float64, **settings):
-    cls, own = KINDS[kind]
-    model = cls(**{**SIZES, **own, **settings}, rng=0, dtype=dtype)
-    return model if randomized is None else randomized(model)
-
-
-def called(model, kind, **changed):
-    """The log-probabilities of the call."""
-    inputs = {"input_ids": IDS, **({"labels": BATCHES["both"]["shift_labels"]} if kind == "both" else {}), **changed}
-    return model(**inputs).log_probs
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------
@@ -109,12 +88,12 @@ def test_shards_that_divide_by_the_count_of_the_whole_add_up(kind, randomized):
 def test_which_labels_are_shifted(randomized):
     """A decoder alone is asked for the next token; the others are asked for their labels where they stand."""
     for kind in KINDS:
-        model, batch = make(kind, randomized), dict(BATCHES[kind])
+        model, batch = make(kind, randomized), BATCHES[kind]
         named = {"input_ids": batch["input_ids"], "labels": batch["shift_labels"]}
-        same = model.loss(named) == model.loss(batch)
-        assert same == (kind != "decoder")
+        assert (model.loss(named) == model.loss(batch)) == (kind != "decoder")
+        assert (model.count_labels(named) == model.count_labels(batch)) == (kind != "decoder")
     shifted = np.full(IDS.shape, -100)
-    shifted[:, :-1] = named["labels"][:, 1:] if kind == "decoder" else IDS[:, 1:]
+    shifted[:, :-1] = IDS[:, 1:]
     model = make("decoder", randomized)
     assert model.loss({"input_ids": IDS, "labels": IDS}) == model.loss({"input_ids": IDS, "shift_labels": shifted})
     assert model.count_labels({"input_ids": IDS, "labels": IDS}) == 12
@@ -152,56 +131,6 @@ def test_it_learns_a_batch_by_heart(kind):
         np.testing.assert_array_equal(model.generate(IDS), [[3, 4, 5, 2], [5, 2, 0, 0], [3, 3, 2, 0]])
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def test_decoder_writes_what_is_likeliest_after_a_full_reading(randomized):
-    model = make("decoder", randomized)
-    written = model.generate(IDS[:, :2], max_new_tokens=12)  # longer than the context: the window slides
-    assert written.shape == (3, 14)
-    for t in range(2, 14):
-        read = written[:, max(0, t - 9) : t]
-        np.testing.assert_array_equal(model(read).log_probs[:, -1].argmax(axis=-1), written[:, t])
-    streamed = np.stack(list(model.stream(IDS[:, :2], max_new_tokens=12)), axis=1)
-    np.testing.assert_array_equal(streamed, written[:, 2:])
-
-
-def test_a_cache_of_several_tokens_at_a_time(randomized):
-    model = make("decoder", randomized)
-    kv_cache = [nn.KVCache() for _ in range(2)]
-    steps = [model(IDS[:, a:b], kv_cache=kv_cache).log_probs for a, b in ((0, 2), (2, 3), (3, 5))]
-    np.testing.assert_allclose(np.concatenate(steps, axis=1), model(IDS).log_probs, rtol=1e-12, atol=1e-13)
-    _, cache = model.forward(IDS[:, :1], kv_cache=kv_cache)
-    with pytest.raises(ValueError, match=r"^DecoderOnlyTransformer: backward after a forward with keep=None or a kv_"):
-        model.backward({}, cache)
-
-
-def test_translator_writes_from_nothing_to_an_end(randomized):
-    model = make("both", randomized)
-    written = model.generate(IDS, eos_token_id=())
-    assert written.shape == (3, 9), "max_length, where nothing ends it"
-    for t in range(1, 10):  # what it writes is what it finds likeliest when it is taught what it wrote
-        taught = model(IDS, written[:, :t]).log_probs[:, -1]
-        np.testing.assert_array_equal(taught.argmax(axis=-1), written[:, t - 1])
-    end = int(written[0, 1])
-    ended = model.generate(IDS, eos_token_id=end)
-    for row, whole in zip(ended, written, strict=True):
-        where = np.flatnonzero(whole == end)
-        length = where[0] + 1 if where.size else len(row)
-        np.testing.assert_array_equal(row[:length], whole[:length])
-        assert not row[length:].any(), "padding after the end"
-    few = model.generate(IDS, max_new_tokens=2, do_sample=True, seed=1, eos_token_id=())
-    assert few.shape == (3, 2)
-    np.testing.assert_array_equal(few, model.generate(IDS, max_new_tokens=2, do_sample=True, seed=1, eos_token_id=()))
-
-
-def test_translator_masks_padding_while_it_writes(randomized):
-    model = make("both", randomized)
-    np.testing.assert_array_equal(model.generate(IDS)[1:2, :3], model.generate(IDS[1:2, :2])[:, :3])
-    mask = (IDS != 0).astype(int)
-    np.testing.assert_array_equal(model.generate(IDS, mask), model.generate(IDS))
-
-
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -237,8 +166,8 @@ def test_a_file_that_does_not_fit(tmp_path):
     entries = json.loads((tmp_path / "config.json").read_text())
     for changed, message in (
         ({"model_type": "gpt2"}, "expected model_type 'encoder_only_transformer', got 'gpt2'"),
-        ({"tie": True}, "expected the entries .*, got tie"),
-        ({"nhead": 3}, "expected heads that divide the width 8, got 3"),
+        ({"tie": True}, "^EncoderOnlyConfig: expected the settings .*, got tie"),
+        ({"nhead": 3}, "^EncoderOnlyConfig: expected heads that divide the width 8, got nhead 3"),
         ({"num_classes": 4}, "head.out_proj.weight: expected"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(entries | changed))
@@ -273,9 +202,13 @@ REFUSED = {
     "batches": (
         "both",
         {"input_ids": IDS, "labels": LABELS[:2]},
-        "input_ids and labels of one batch size, got 3 and 2",
+        r"expected labels \(3, 4\), got \(2, 4\)",
     ),
-    "labels' axes": ("both", {"input_ids": IDS, "labels": LABELS[0]}, r"expected labels \(B, T\), got \(4,\)"),
+    "labels' axes": (
+        "both",
+        {"input_ids": IDS, "labels": LABELS[0]},
+        r"expected labels \(B, T\), not empty, got \(4,\)",
+    ),
     "labels' range": ("both", {"input_ids": IDS, "labels": LABELS + 3}, r"expected labels in \[0, 6\), got -97"),
     "labels too long": (
         "both",
@@ -299,6 +232,41 @@ def test_refused_at_the_door(case):
     assert "\n" not in str(error.value)
 
 
+SHAPES = {"encoder": r"\(3,\)", "decoder": r"\(3, 5\)", "both": r"\(3, 4\)"}
+LIMITS = {"encoder": 3, "decoder": 7, "both": 6}
+
+
+@pytest.mark.parametrize("name", ["labels", "shift_labels"])
+@each
+def test_labels_are_refused_before_anything_is_computed(kind, name, monkeypatch):
+    """As they were given: a shift would drop one of them, or cut a number off."""
+    model, labels = make(kind), BATCHES[kind]["shift_labels"]
+    monkeypatch.setattr(nn.Embedding, "forward", None)
+    last = labels.copy()
+    last[..., -1] = LIMITS[kind]
+    first = labels.copy()
+    first[0] = -1
+    cases = [
+        (labels + 0.5, f"expected integer {name}, got float64"),
+        (labels > 1, f"expected integer {name}, got bool"),
+        (last, rf"expected {name} in \[0, {LIMITS[kind]}\), got {LIMITS[kind]}"),
+        (first, rf"expected {name} in \[0, {LIMITS[kind]}\), got -1"),
+        (labels[:2], rf"expected {name} {SHAPES[kind]}, got \(2,.*\)"),
+        (labels[..., None], rf"expected {name} .*, got \(3,.* 1\)"),
+    ]
+    for wrong, message in cases:
+        batch = {"input_ids": IDS, name: wrong}
+        for call in (model.loss, model.loss_and_grads, model.count_labels):
+            with pytest.raises(ValueError, match=rf"^{type(model).__name__}: {message}$"):
+                call(batch)
+
+
+def test_shifts_take_whole_numbers_alone():
+    for shift in (shift_left, partial(shift_right, start=1, pad=0)):
+        with pytest.raises(ValueError, match=r"^shift_\w+: expected integer labels, got float64$"):
+            shift(np.array([[1.0, 2.9]]))
+
+
 @each
 def test_batches_that_are_refused(kind):
     model, batch = make(kind), BATCHES[kind]
@@ -320,27 +288,52 @@ def test_batches_that_are_refused(kind):
         model.backward({}, model.forward(**arguments, keep=None)[1])
 
 
-def test_settings_that_are_refused():
-    for kind, changed, message in (
-        ("encoder", {"d_model": 7, "nhead": 1}, "sinusoidal_positions: expected an even width, got 7"),
-        ("encoder", {"nhead": 3}, "expected heads that divide the width 8, got 3"),
-        (
-            "encoder",
-            {"num_classes": 0},
-            "EncoderOnlyConfig: expected num_classes as a whole number of at least 1, got 0",
-        ),
-        ("encoder", {"pooling": "max"}, "expected a pooling of first, last, mean or None, got 'max'"),
-        ("decoder", {"dropout": 1.0}, r"DecoderOnlyConfig: expected dropout in \[0, 1\), got 1.0"),
-        ("decoder", {"positions": "rotary"}, "expected positions 'sinusoidal' or 'learned', got 'rotary'"),
-        ("both", {"decoder_start_token_id": 6}, "expected ids under tgt_vocab_size = 6, got decoder_start_token_id 6"),
-        ("both", {"pad_token_id": -1}, "expected pad_token_id as a whole number of at least 0, got -1"),
+SETTINGS = {
+    "odd width": ("encoder", {"d_model": 7, "nhead": 1}, "expected an even d_model for sinusoidal positions, got 7"),
+    "heads": ("decoder", {"nhead": 3}, "expected heads that divide the width 8, got nhead 3"),
+    "classes": ("encoder", {"num_classes": 0}, "expected num_classes as a whole number of at least 1, got 0"),
+    "pooling": ("encoder", {"pooling": "max"}, "expected pooling of first, last, mean, None, got 'max'"),
+    "activation": ("both", {"activation": "selu"}, "expected activation of relu, gelu, gelu_tanh, silu, got 'selu'"),
+    "positions": ("decoder", {"positions": "rotary"}, "expected positions of sinusoidal, learned, got 'rotary'"),
+    "dropout": ("decoder", {"dropout": 1.0}, r"expected dropout in \[0, 1\), got 1.0"),
+    "pad": ("encoder", {"pad_token_id": 7}, "expected ids under vocab_size = 7, got pad_token_id 7"),
+    "end": ("decoder", {"eos_token_id": 7}, "expected ids under vocab_size = 7, got eos_token_id 7"),
+    "start": (
+        "both",
+        {"decoder_start_token_id": 6},
+        "expected ids under tgt_vocab_size = 6, got decoder_start_tok.* 6",
+    ),
+    "negative": ("both", {"pad_token_id": -1}, "expected pad_token_id as a whole number of at least 0, got -1"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_cannot_be(case):
+    """By the config, so that none is ever made."""
+    kind, changed, message = SETTINGS[case]
+    cls, own = KINDS[kind]
+    config_class = cls.config_class
+    for call in (config_class, cls):
+        with pytest.raises(ValueError, match=f"^{config_class.__name__}: {message}$"):
+            call(**{**SIZES, **own, **changed})
+
+
+@each
+def test_settings_by_config_or_by_keyword(kind):
+    cls, own = KINDS[kind]
+    config = cls.config_class(**SIZES, **own)
+    one, other = cls(config, rng=0), cls(**SIZES, **own, rng=0)
+    assert one.config is config
+    assert one.config == other.config
+    assert config.context == config.max_length == 9
+    for (name, a), (_, b) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    required = "src_vocab_size" if kind == "both" else "vocab_size"
+    for call, got in (
+        (lambda: cls(**SIZES, **own, heads=2, layers=3), "heads, layers"),
+        (lambda: cls(**SIZES), f".*no {required}"),
+        (lambda: cls(config, d_model=8), f"{type(config).__name__}, d_model"),
+        (lambda: cls(SIZES), "dict"),
     ):
-        with pytest.raises(ValueError, match=message):
-            make(kind, **changed)
-    model = make("both")
-    with pytest.raises(ValueError, match=r"generate: expected max_new_tokens of at most max_length = 9, got 10"):
-        model.generate(IDS, max_new_tokens=10)
-    with pytest.raises(ValueError, match=r"^EncoderDecoderTransformer.generate: expected the settings .*, got beams"):
-        model.generate(IDS, beams=2)
-    with pytest.raises(ValueError, match="max_new_tokens as a whole number of at least 1, got 0"):
-        model.generate(IDS, max_new_tokens=0)
+        with pytest.raises(ValueError, match=rf"^{cls.__name__}: expected [^\n]*, got {got}$"):
+            call()

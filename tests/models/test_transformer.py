@@ -6,7 +6,6 @@ import pytest
 from numtx import functional as F
 from numtx import nn
 from numtx.models import Transformer
-from numtx.models.transformer import CausalTransformer
 
 OPTIONS = {
     "d_model": 6,
@@ -79,11 +78,15 @@ def test_a_source_that_nobody_sees(model, inputs):
 
 
 def test_causal_by_construction_equals_causal_by_mask(model, inputs):
-    other = CausalTransformer(**OPTIONS, dropout=0.0, rng=0, dtype=np.float64)
+    other = Transformer(**OPTIONS, causal=True, dropout=0.0, rng=0, dtype=np.float64)
     other.load_state_dict(model.state_dict())
     masked = model(*inputs, tgt_mask=np.tri(4, dtype=bool))
     np.testing.assert_allclose(other(*inputs), masked, rtol=1e-12, atol=1e-14)
     assert not np.allclose(model(*inputs), masked)
+    padded = np.array([[0, 1, 1, 1], [1, 1, 1, 1]], bool)[:, None, None]
+    both = np.tri(4, dtype=bool) & padded
+    np.testing.assert_allclose(other(*inputs, tgt_mask=padded), model(*inputs, tgt_mask=both), rtol=1e-12, atol=1e-14)
+    assert (model.causal, other.causal) == (False, True)
 
 
 def test_encode_and_decode_are_the_halves_of_the_call(model, inputs):
@@ -95,12 +98,73 @@ def test_encode_and_decode_are_the_halves_of_the_call(model, inputs):
     )
 
 
-def test_decoding_with_a_cache_equals_decoding_at_once(model, inputs):
-    model = CausalTransformer(**OPTIONS, dropout=0.0, rng=0, dtype=np.float64)
+PIECES = ((0, 2), (2, 3), (3, 4))
+SEEN = F.padding_mask(np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]))
+
+
+@pytest.mark.parametrize("memory_mask", [None, SEEN, np.tri(4, 5, dtype=bool)], ids=["all", "padded", "two axes"])
+def test_decoding_with_a_cache_equals_decoding_at_once(memory_mask, model, inputs):
+    other = Transformer(**OPTIONS, causal=True, dropout=0.0, rng=0, dtype=np.float64)
+    other.load_state_dict(model.state_dict())
+    src, tgt = inputs
+    memory = model.encode(src)
+    full = other.decode(tgt, memory, memory_mask=memory_mask)
+    assert memory_mask is None or not np.allclose(full, other.decode(tgt, memory))
+    causal = np.tri(4, dtype=bool)
+    for of, tgt_mask in ((other, None), (model, causal), (model, causal[None, None])):
+        kv_cache = [nn.KVCache() for _ in range(2)]
+        steps = []
+        for a, b in PIECES:
+            rows = memory_mask if memory_mask is None or memory_mask.ndim == 4 else memory_mask[a:b]
+            seen = None if tgt_mask is None else tgt_mask[..., a:b, :b]
+            steps.append(of.decode(tgt[:, a:b], memory, seen, rows, kv_cache=kv_cache))
+        np.testing.assert_allclose(np.concatenate(steps, axis=1), full, rtol=1e-12, atol=1e-12)
+
+
+def test_a_padded_target_with_a_cache(model, inputs):
+    """A mask of two axes would pass over what one row has and another has not: four axes say so, old places too."""
     src, tgt = inputs
     memory, kv_cache = model.encode(src), [nn.KVCache() for _ in range(2)]
-    steps = [model.decode(tgt[:, a:b], memory, kv_cache=kv_cache) for a, b in ((0, 2), (2, 3), (3, 4))]
-    np.testing.assert_allclose(np.concatenate(steps, axis=1), model.decode(tgt, memory), rtol=1e-12, atol=1e-14)
+    mask = np.tri(4, dtype=bool)[None, None] & np.array([[0, 1, 1, 1], [1, 1, 0, 1]], bool)[:, None, None]
+    steps = [model.decode(tgt[:, a:b], memory, mask[..., a:b, :b], kv_cache=kv_cache) for a, b in PIECES]
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), model.decode(tgt, memory, mask), rtol=1e-12, atol=1e-12)
+
+
+def test_new_places_would_see_what_old_ones_have_not(model, inputs):
+    """Several places at once need a mask, or a model that is causal; one place has nothing after it."""
+    src, tgt = inputs
+    memory, kv_cache = model.encode(src), [nn.KVCache() for _ in range(2)]
+    message = r"^Transformer: expected causal=True or a tgt_mask for 2 places with a kv_cache, got neither$"
+    with pytest.raises(ValueError, match=message):
+        model.decode(tgt[:, :2], memory, kv_cache=kv_cache)
+    steps = [model.decode(tgt[:, t : t + 1], memory, kv_cache=kv_cache) for t in range(3)]
+    causal = model.decode(tgt[:, :3], memory, np.tri(3, dtype=bool))
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), causal, rtol=1e-12, atol=1e-12)
+    for wrong in (np.ones((1, 1), bool), np.ones((1, 3), bool), np.ones((1, 4))):
+        with pytest.raises(ValueError, match=r"^Transformer: expected a boolean tgt_mask \(1, 4\), or of four axes"):
+            model.decode(tgt[:, 3:], memory, wrong, kv_cache=kv_cache)
+    assert [len(cache) for cache in kv_cache] == [3, 3]
+
+
+def test_attention_weights_are_read_through_a_trace(model, inputs):
+    """Of every attention, with the masks that it was given: rows sum to one, or to zero where nothing is seen."""
+    src_mask, memory_mask = SEEN, np.broadcast_to(SEEN, (2, 1, 4, 5)).copy()
+    memory_mask[1, :, 2] = False
+    with nn.trace(model) as seen:
+        model.forward(*inputs, src_mask, np.tri(4, dtype=bool), memory_mask, rng=np.random.default_rng(0))
+    names = [name for name in seen if name.endswith("/scaled_dot_product_attention")]
+    assert len(names) == 2 + 2 * 2
+    for name in names:
+        site = seen[name]
+        weights = F.attention_weights(F.scaled_dot_product_attention(*site.inputs, **site.settings)[1])
+        keys, where = (5, src_mask) if "encoder" in name else (4, np.tri(4, dtype=bool))
+        if "cross" in name:
+            keys, where = 5, memory_mask
+        assert weights.shape == (2, 2, site.inputs[0].shape[2], keys)
+        assert not weights[~np.broadcast_to(where, weights.shape)].any()
+        np.testing.assert_allclose(weights.sum(axis=-1), np.broadcast_to(where, weights.shape).any(axis=-1), rtol=1e-12)
+        # What the attention gave is these weights times its values.
+        np.testing.assert_allclose(weights @ site.inputs[2], site.output, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])

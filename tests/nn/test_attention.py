@@ -187,8 +187,13 @@ WRONG = {
     "memory too wide": (wrong(memory=(2, 3, 5)), "(MultiHeadAttention|linear): "),
     "memory of another batch": (wrong(memory=(3, 3, 4)), "MultiHeadAttention: expected .*memory"),
     "mask of numbers": (wrong(mask=np.ones((2, 1, 1, 3))), r"\w+: expected a boolean mask.*got float64"),
-    "mask of two axes": (wrong(mask=np.ones((2, 3), bool)), r"\w+: expected a mask of four axes.*got \(2, 3\)"),
-    "mask too long": (wrong(mask=np.ones((2, 1, 1, 4), bool)), r"\w+: expected a mask .*got \(2, 1, 1, 4\)"),
+    "mask of two axes": (wrong(mask=np.ones((2, 3), bool)), r"\w+: expected a boolean mask.* four axes.*got \(2, 3\)"),
+    "mask too long": (wrong(mask=np.ones((2, 1, 1, 4), bool)), r"\w+: expected a boolean mask.*got \(2, 1, 1, 4\)"),
+    "mask as a list": (wrong(mask=[True]), r"MultiHeadAttention: expected a boolean mask.*got list \(1,\)"),
+    "bias for other heads": (
+        wrong(bias=np.ones((3, 5), np.float32)),
+        r"\w+: .* bias for 2 heads.*got \(3, 5\)",
+    ),
     "memory beside a kv_cache": (wrong(memory=(2, 3, 4), kv_cache=nn.KVCache()), "MultiHeadAttention: "),
 }
 

@@ -145,6 +145,24 @@ def test_a_memory_s_padding_is_never_seen(randomized):
     assert not results[0][1][1].any()
 
 
+@pytest.mark.parametrize("make", [nn.GroupedQueryAttention, nn.MultiHeadAttention])
+def test_dropout_falls_on_the_probabilities(make, randomized):
+    """Not on the scores before, nor on the values gathered: of an identity, attention gathers its own weights."""
+    attention = randomized(make(4, 2, dropout=0.5, **F64))
+    x = np.random.default_rng(0).normal(size=(2, 6, 4))
+    with nn.trace(attention) as t:
+        attention.forward(x, rng=np.random.default_rng(3))
+    (site,) = (site for name, site in t.sites.items() if name.endswith("attention") and "/" in name)
+    query, key, value = site.inputs[:3]
+    identity = np.broadcast_to(np.eye(6), (2, 2, 6, 6))
+    probabilities, _ = F.scaled_dot_product_attention(query, key, identity)
+    dropped, _ = F.scaled_dot_product_attention(query, key, identity, dropout=0.5, rng=np.random.default_rng(3))
+    kept = dropped != 0
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_allclose(dropped, 2 * probabilities * kept, rtol=1e-12)
+    np.testing.assert_allclose(site.output, dropped @ value, rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["packed", "grouped"])
 def test_weights_say_who_looks_where(kind, randomized):
     attention = nn.MultiHeadAttention(8, 4, causal=True, dropout=0.5, **F64)
@@ -207,6 +225,7 @@ REFUSED = {
     "no kv heads": (build(8, 4, 0), "num_kv_heads as a whole number of at least 1, got 0"),
     "heads that do not divide": (build(9, 4, 2), "heads that divide the width 9, or a head_width, got 4"),
     "odd heads under rotary": (build(12, 4, 2, **ROTARY), "a rotary of an even width .*got 3"),
+    "a rotary by its layout's name": (build(8, 4, 2, rotary="half"), "a Rotary or None, got 'half'"),
     "rotary wider than a head": (build(8, 4, 2, rotary=nn.Rotary("half", width=4)), "at most 2, .*got 4"),
     "window of zero": (build(8, 4, 2, window=0), "window .*got 0"),
     "dropout of one": (build(8, 4, 2, dropout=1.0), "dropout .*got 1.0"),
@@ -243,7 +262,7 @@ def test_a_call_that_is_refused_leaves_the_cache_as_it_was(attention):
         {"bias": np.ones((1, 4, 3, 5), np.float32)},
     )
     for settings in wrong:
-        with pytest.raises(ValueError, match=f"^{type(attention).__name__}: expected .*old keys and new"):
+        with pytest.raises(ValueError, match=rf"^{type(attention).__name__}: expected .* \(1, 4, 3, 6\)"):
             attention(x, kv_cache=kv_cache, **settings)
         assert len(kv_cache) == 3
     with pytest.raises(ValueError, match=f"^{type(attention).__name__}: expected one dtype"):

@@ -104,8 +104,8 @@ def test_the_trace_sees_every_part():
         y, cache = head.forward(x, mask=MASK)
         head.backward(np.ones_like(y), cache)
     assert list(t) == [
-        "pooler.pooling", "pooler.dense/linear", "pooler.dense", "pooler/tanh", "pooler", "ClassifierHead/dropout",
-        "out_proj/linear", "out_proj", "ClassifierHead/log_softmax", "ClassifierHead",
+        "pooler.pooling/pooling", "pooler.pooling", "pooler.dense/linear", "pooler.dense", "pooler/tanh", "pooler",
+        "ClassifierHead/dropout", "out_proj/linear", "out_proj", "ClassifierHead/log_softmax", "ClassifierHead",
     ]  # fmt: skip
     assert all(site.dinputs is not None for site in t.sites.values())
 
@@ -146,14 +146,14 @@ WRONG_INPUTS = {
     "integers": (lambda: classify(np.ones((B, T, C), int)), r"ClassifierHead: expected x of dtype .*got int64"),
     "dtype": (lambda: classify(hidden(dtype=np.float64)), r"linear: expected one dtype"),
     "a list": (lambda: classify([[1.0]]), r"ClassifierHead: expected x to be a NumPy array, got list"),
-    "mask of two axes": (lambda: classify(hidden(), REAL == 1), r"Pooling: expected a boolean mask \(3, 1, 1, 4\) .*"),
-    "mask of numbers": (lambda: classify(hidden(), MASK.astype(int)), r"Pooling: .*got int64 \(3, 1, 1, 4\)"),
-    "mask of another length": (lambda: classify(hidden(), MASK[..., :3]), r"Pooling: .*got bool \(3, 1, 1, 3\)"),
-    "mask of another batch": (lambda: classify(hidden(), MASK[:2]), r"Pooling: .*got bool \(2, 1, 1, 4\)"),
-    "causal mask": (lambda: classify(hidden(), F.causal_mask(T)), r"Pooling: .*got bool \(1, 1, 4, 4\)"),
-    "mask as a list": (lambda: classify(hidden(), [True]), r"Pooling: .*got list"),
+    "mask of two axes": (lambda: classify(hidden(), REAL == 1), r"pooling: expected a boolean mask, .*got \(3, 4\)"),
+    "mask of numbers": (lambda: classify(hidden(), MASK.astype(int)), r"pooling: .*got int64 \(3, 1, 1, 4\)"),
+    "mask of another length": (lambda: classify(hidden(), MASK[..., :3]), r"pooling: .*got \(3, 1, 1, 3\)"),
+    "mask of another batch": (lambda: classify(hidden(), MASK[:2]), r"pooling: .*got \(2, 1, 1, 4\)"),
+    "causal mask": (lambda: classify(hidden(), F.causal_mask(T)), r"pooling: .*got \(1, 1, 4, 4\)"),
+    "mask as a list": (lambda: classify(hidden(), [True]), r"pooling: .*got list \(1,\)"),
     "pooler's width": (lambda: nn.Pooler(C)(hidden(B, T, 5)), r"Pooler: expected x \(B, T, 6\), .*got \(3, 4, 5\)"),
-    "bare pooling": (lambda: nn.Pooling("mean")(hidden(B, C)), r"Pooling: expected x \(B, T, C\), .*got \(3, 6\)"),
+    "bare pooling": (lambda: nn.Pooling("mean")(hidden(B, C)), r"pooling: expected x \(B, T, C\), .*got \(3, 6\)"),
     "table's width": (
         lambda: nn.MaskedLMHead(C, 7)(hidden(), TABLE[:, :5]),
         r"MaskedLMHead: expected the borrowed table \(V, C\) = \(7, 6\), got \(7, 5\)",
@@ -164,6 +164,12 @@ WRONG_INPUTS = {
         r"Seq2SeqLMHead: expected one dtype, got x float32 and weight float64",
     ),
     "masked width": (lambda: nn.MaskedLMHead(C, 7)(hidden(B, 5), TABLE), r"MaskedLMHead: expected x .*got \(3, 5\)"),
+    "tied table's width": (
+        lambda: nn.TiedLMHead()(hidden(), TABLE[:, :5]),
+        r"TiedLMHead: expected the borrowed table \(V, C\) = \(7, 6\), got \(7, 5\)",
+    ),
+    "tied table's axes": (lambda: nn.TiedLMHead()(hidden(), TABLE[0]), r"TiedLMHead: .*= \(6, 6\), got \(6,\)"),
+    "tied table's dtype": (lambda: nn.TiedLMHead()(hidden(), TABLE.astype(float)), r"TiedLMHead: expected one dtype"),
     "sequence table": (lambda: nn.Seq2SeqLMHead(7)(hidden(), TABLE[:6]), r"Seq2SeqLMHead: .*\(7, 6\), got \(6, 6\)"),
 }
 

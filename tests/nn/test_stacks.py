@@ -1,11 +1,15 @@
 """Encoder and decoder layers and stacks of them: what goes to which part, what is refused, where dropout stands."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numtx import functional as F
 from numtx import nn
+from numtx.nn.attention_parts import merge_heads, split_heads
 
 F64 = {"dtype": np.float64}
 X, DY = np.random.default_rng(0).normal(size=(2, 2, 3, 4))
@@ -101,6 +105,37 @@ def test_positions_reach_the_attention():
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), stack(X), rtol=1e-10)
 
 
+def test_a_layer_that_keeps_the_gradient_of_what_it_was_lent_is_named():
+    class Silent(Plain):
+        def forward(self, x, memory, *, rng=None):
+            return super().forward(x + memory[:, :3], rng=rng)
+
+    stack = nn.Stack([Silent()])
+    y, cache = stack.forward(X, MEMORY)
+    with pytest.raises(ValueError, match=r"^Stack: expected a gradient for each of 1 lent arrays, got 0 from Silent$"):
+        stack.backward(y, cache)
+
+
+def test_layers_that_were_given_one_rotary_have_one_each():
+    """Settings may be shared; a part has one place in the tree, or the trace would take one for the other."""
+    rotary = nn.Rotary("half", base=50.0)
+
+    def layer(seed):
+        attention = nn.GroupedQueryAttention(4, 2, 1, rotary=rotary, rng=seed, **F64)
+        parts = attention, nn.FeedForward(4, 6, rng=seed, **F64)
+        return nn.EncoderLayer(*(nn.PreNorm(nn.LayerNorm(4, **F64), part) for part in parts))
+
+    stack = nn.Stack([layer(0), layer(1)])
+    modules = [module for _, module in stack.named_modules()]
+    assert len({id(module) for module in modules}) == len(modules)
+    assert rotary not in modules
+    assert repr(rotary) in repr(stack)
+    with nn.trace(stack) as t:
+        stack.forward(X)
+    turns = [name for name in t.sites if "/rotary" in name]
+    assert turns == [f"layers.{i}.attention.sublayer.rotary/rotary{call}" for i in (0, 1) for call in ("", "#1")]
+
+
 # Keeping ------------------------------------------------------------------------------------------------------------
 
 
@@ -160,37 +195,52 @@ def test_one_layer_used_by_a_bias_of_both_forms():
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_dropout_stands_where_pytorch_has_it(norm_first):
-    """After each sublayer, after the activation, and on the probabilities of both attentions."""
-    layer = decoder_layer(dropout=0.25, norm_first=norm_first)
-    with nn.trace(layer) as t:
-        layer.forward(X, MEMORY, rng=np.random.default_rng(0))
-    rates = {name: site.inputs[1] for name, site in t.sites.items() if name.endswith("/dropout")}
-    rates |= {
-        name: site.settings["dropout"]
-        for name, site in t.sites.items()
-        if name.endswith("/scaled_dot_product_attention")
-    }
-    assert rates == dict.fromkeys(
-        [
-            "attention.sublayer/scaled_dot_product_attention",
-            "attention/dropout",
-            "cross_attention.sublayer/scaled_dot_product_attention",
-            "cross_attention/dropout",
-            "feed_forward.sublayer/dropout",
-            "feed_forward/dropout",
-        ],
-        0.25,
-    )
+    """Written out: on the probabilities of both attentions, behind the activation, and between sublayer and sum.
+
+    The masks are those of a generator of the same seed, drawn in that order.
+    """
+    layer = decoder_layer(dropout=0.25, norm_first=norm_first, activation="gelu")
+    rng = np.random.default_rng(5)
+
+    def dropped(x):
+        return F.dropout(x, 0.25, rng)[0]
+
+    def attention(sublayer, x, memory):
+        qkv = [np.split(array @ sublayer.in_proj_weight + sublayer.in_proj_bias, 3, axis=-1) for array in (x, memory)]
+        query, key, value = (split_heads(part, 2) for part in (qkv[0][0], *qkv[1][1:]))
+        p, _ = F.softmax(query @ key.swapaxes(-1, -2) / np.sqrt(2))
+        # Attention draws with the keys down and the queries across.
+        p = dropped(p.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return sublayer.out_proj(merge_heads(p @ value))
+
+    def feed_forward(sublayer, x):
+        return sublayer.down(dropped(F.gelu(sublayer.up(x))[0]))
+
+    h = X
+    for part, formula, others in (
+        (layer.attention, lambda sublayer, x: attention(sublayer, x, x), ()),
+        (layer.cross_attention, attention, (MEMORY,)),
+        (layer.feed_forward, feed_forward, ()),
+    ):
+        if norm_first:
+            h = h + dropped(formula(part.sublayer, part.norm(h), *others))
+        else:
+            h = part.norm(h + dropped(formula(part.sublayer, h, *others)))
+    y, _ = layer.forward(X, MEMORY, rng=np.random.default_rng(5))
+    np.testing.assert_allclose(y, h, rtol=1e-10)
 
 
-def test_no_two_places_share_a_draw():
-    layer = decoder_layer(dropout=0.5)
+@pytest.mark.parametrize("keep", ["all", "inputs", None])
+def test_no_two_places_share_a_draw(keep):
+    """Neither in a layer nor in a stack: each layer draws from a generator of its own."""
+    stack = nn.Stack([decoder_layer(seed, dropout=0.5) for seed in range(2)])
     x, memory = np.ones((2, 40, 4)), np.ones((2, 40, 4))
-    with nn.trace(layer) as t:
-        layer.forward(x, memory, rng=np.random.default_rng(0))
-    zeros = [t[f"{part}/dropout"].output == 0 for part in ("attention", "cross_attention", "feed_forward")]
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert 0.4 < (zeros[a] == zeros[b]).mean() < 0.6
+    with nn.trace(stack) as t:
+        stack.forward(x, memory, rng=np.random.default_rng(0), keep=keep)
+    parts = ("attention", "cross_attention", "feed_forward")
+    zeros = [t[f"layers.{i}.{part}/dropout"].output == 0 for i in range(2) for part in parts]
+    for i, j in itertools.combinations(range(len(zeros)), 2):
+        assert 0.4 < (zeros[i] == zeros[j]).mean() < 0.6
 
 
 def test_without_rng_there_is_none():
@@ -228,24 +278,55 @@ def test_backward_after_a_cache_is_refused(make):
 
 # Bad input ----------------------------------------------------------------------------------------------------------
 
+WIDER = nn.DecoderLayer(
+    nn.PostNorm(nn.LayerNorm(4, **F64), nn.MultiHeadAttention(4, 2, causal=True, rng=0, **F64)),
+    nn.PostNorm(nn.LayerNorm(4, **F64), nn.GroupedQueryAttention(4, 2, memory_width=5, rng=0, **F64)),
+    nn.PostNorm(nn.LayerNorm(4, **F64), nn.FeedForward(4, 6, rng=0, **F64)),
+)
+OWN = "TransformerDecoderLayer: expected "
+CROSS = "MultiHeadAttention: expected "
+MASK = CROSS + r"a boolean mask, .* of four axes that broadcast to \(2, 2, 3, 5\), "
 WRONG = {
-    "no memory": (lambda layer, **s: layer.forward(X, None, **s), r"expected a memory \(B, Tk, C\), got None"),
+    "no memory": (lambda layer, **s: layer.forward(X, None, **s), OWN + r"a memory \(B, Tk, C\), got None"),
     "another batch": (
         lambda layer, **s: layer.forward(X, MEMORY[:1], **s),
-        r"expected x \(B, T, C\) and memory \(B, Tk, C\) of one batch, got \(2, 3, 4\) and \(1, 5, 4\)",
+        OWN + r"x \(B, T, C\) and memory \(B, Tk, C\) of one batch, got \(2, 3, 4\) and \(1, 5, 4\)",
     ),
-    "a memory of two axes": (lambda layer, **s: layer.forward(X, MEMORY[0], **s), r".* got \(2, 3, 4\) and \(5, 4\)"),
+    "a memory of two axes": (
+        lambda layer, **s: layer.forward(X, MEMORY[0], **s),
+        OWN + r".* got \(2, 3, 4\) and \(5, 4\)",
+    ),
     "another dtype": (
         lambda layer, **s: layer.forward(X, MEMORY.astype(np.float32), **s),
-        r"expected one dtype, got x float64 and memory float32",
+        OWN + r"one dtype, got x float64 and memory float32",
     ),
     "a memory mask of another length": (
         lambda layer, **s: layer.forward(X, MEMORY, memory_mask=MEMORY_MASK[..., :4], **s),
-        r"expected a memory_mask of four axes for a memory of 5 tokens, got \(2, 1, 1, 4\)",
+        MASK + r"got \(2, 1, 1, 4\)",
     ),
     "a memory mask of two axes": (
         lambda layer, **s: layer.forward(X, MEMORY, memory_mask=MEMORY_MASK[:, 0, 0], **s),
-        r"expected a memory_mask of four axes for a memory of 5 tokens, got \(2, 5\)",
+        MASK + r"got \(2, 5\)",
+    ),
+    "a memory mask of numbers": (
+        lambda layer, **s: layer.forward(X, MEMORY, memory_mask=MEMORY_MASK.astype(int), **s),
+        MASK + r"got int64 \(2, 1, 1, 5\)",
+    ),
+    "a memory mask of another batch": (
+        lambda layer, **s: layer.forward(X, MEMORY, memory_mask=np.ones((3, 1, 1, 5), bool), **s),
+        MASK + r"got \(3, 1, 1, 5\)",
+    ),
+    "a memory mask of another number of heads": (
+        lambda layer, **s: layer.forward(X, MEMORY, memory_mask=np.ones((2, 3, 1, 5), bool), **s),
+        MASK + r"got \(2, 3, 1, 5\)",
+    ),
+    "a memory of another width": (
+        lambda layer, **s: layer.forward(X, np.ones((2, 5, 6)), **s),
+        CROSS + r"x and memory \(B, T, 4\), got x \(2, 3, 4\) and memory \(2, 5, 6\)",
+    ),
+    "a memory of another width than memory_width": (
+        lambda layer, **s: WIDER.forward(X, MEMORY, **s),
+        r"GroupedQueryAttention: expected x \(B, Tq, 4\), memory \(B, Tk, 5\) .* \(2, 5, 4\) and None",
     ),
 }
 
@@ -253,9 +334,15 @@ WRONG = {
 @pytest.mark.parametrize(("call", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_memory_is_refused_at_the_door(call, message):
     cache = nn.KVCache()
-    with pytest.raises(ValueError, match=rf"^TransformerDecoderLayer: {message}$"):
+    with pytest.raises(ValueError, match=rf"^{message}$"):
         call(decoder_layer(causal=True), kv_cache=cache)
     assert len(cache) == 0, "before the cache grew"
+
+
+def grown(length):
+    cache = nn.KVCache()
+    cache.append(np.zeros((2, 2, length, 2)), np.zeros((2, 2, length, 2)))
+    return cache
 
 
 STACKS = {
@@ -271,6 +358,21 @@ STACKS = {
         r"a memory with its memory_mask, .*",
     ),
     "keep": (encoder_layer, lambda s: s.forward(X, keep="some"), r"keep 'all', 'inputs' or None, got 'some'"),
+    "caches of two lengths": (
+        encoder_layer,
+        lambda s: s(X, kv_cache=[nn.KVCache(), grown(2)]),
+        r"KVCaches of one length, got \[0, 2\]",
+    ),
+    "dy of another shape": (
+        encoder_layer,
+        lambda s: s.backward(DY[:, :2], s.forward(X)[1]),
+        r"dy of the shape of y, \(2, 3, 4\), got \(2, 2, 4\)",
+    ),
+    "dy that would broadcast": (
+        encoder_layer,
+        lambda s: s.backward(np.ones(()), s.forward(X)[1]),
+        r"dy of the shape of y, \(2, 3, 4\), got \(\)",
+    ),
     "a cache too few": (encoder_layer, lambda s: s(X, kv_cache=[nn.KVCache()]), r"2 KVCaches, one a layer, got 1"),
 }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from torch_names import ATTENTION, BLOCK, LINEAR, NORM, under
 
 from numtx import nn
@@ -41,7 +42,16 @@ def test_names_and_layouts(make, names):
     for ours, theirs in names.items():
         array = got[theirs.removesuffix(".T")]
         np.testing.assert_array_equal(array, own[ours].T if theirs.endswith(".T") else own[ours])
-        assert np.shares_memory(array, own[ours]), "a view of the live weight"
+        assert array.flags.c_contiguous
+        assert not np.shares_memory(array, own[ours])
+
+
+def test_a_file_of_them_holds_what_they_say(tmp_path):
+    """A writer that takes a view's memory as it lies would turn a transposed view into another matrix."""
+    got = nn.TransformerDecoderLayer(4, 2, 6, rng=0).torch_state_dict()
+    save_file(got, tmp_path / "layer.safetensors")
+    for name, array in load_file(tmp_path / "layer.safetensors").items():
+        np.testing.assert_array_equal(array, got[name], err_msg=name)
 
 
 def test_a_load_copies_and_converts():
@@ -88,6 +98,16 @@ def test_what_does_not_fit_is_refused_and_nothing_changed(spoil, message):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.parametrize("state", [None, [np.ones(3)], "file"])
+def test_what_is_no_state_is_refused(state):
+    module = nn.Linear(3, 2, rng=0)
+    for load in (module.load_torch_state_dict, module.load_state_dict):
+        with pytest.raises(ValueError, match=r"^Linear: expected a state of arrays by name, got \w+$"):
+            load(state)
+    with pytest.raises(ValueError, match=r"^Linear: expected a tree of arrays by name, got (list|str)$"):
+        module.torch_state_dict(state if state is not None else "tree")
+
+
 def test_a_tree_may_lack_what_is_not_trained():
     module = nn.TransformerEncoderLayer(4, 2, 6, rng=0)
     tree = {"attention": {"sublayer": {"out_proj": {"weight": np.ones((4, 4))}}}}
@@ -101,6 +121,60 @@ def test_a_tree_of_another_module_is_refused(tree):
         ValueError, match=r"^TransformerEncoderLayer: [^\n]*(unexpected up\.weight|\(4,\), got \(5,\))$"
     ):
         nn.TransformerEncoderLayer(4, 2, 6, rng=0).torch_state_dict(tree)
+
+
+GROUPED = {
+    "of one width": ({}, {"in_proj_weight": (12, 4), "in_proj_bias": (12,)}),
+    "of three widths": (
+        {"memory_width": 3, "value_width": 5},
+        {"q_proj_weight": (4, 4), "k_proj_weight": (4, 3), "v_proj_weight": (4, 5), "in_proj_bias": (12,)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("widths", "shapes"), GROUPED.values(), ids=GROUPED)
+def test_three_projections_where_pytorch_has_one(widths, shapes):
+    """Queries, keys and values stand one below the other."""
+    attention = nn.GroupedQueryAttention(4, 2, **widths, rng=0)
+    own = {name: array.copy() for name, array in attention.state_dict().items()}
+    got = attention.torch_state_dict()
+    assert {name: array.shape for name, array in got.items()} == {
+        **shapes, "out_proj.weight": (4, 4), "out_proj.bias": (4,)
+    }  # fmt: skip
+    for i, part in enumerate(("q_proj", "k_proj", "v_proj")):
+        rows = slice(4 * i, 4 * i + 4)
+        weight = got["in_proj_weight"][rows] if not widths else got[f"{part}_weight"]
+        np.testing.assert_array_equal(weight, own[f"{part}.weight"].T)
+        np.testing.assert_array_equal(got["in_proj_bias"][rows], own[f"{part}.bias"])
+    attention.load_torch_state_dict({name: array + 1 for name, array in got.items()})
+    for name, array in attention.state_dict().items():
+        np.testing.assert_array_equal(array, own[name] + 1, err_msg=name)
+    with pytest.raises(ValueError, match=r"^GroupedQueryAttention: state does not fit: in_proj_bias: .*\(12,\), got"):
+        attention.load_torch_state_dict(got | {"in_proj_bias": np.zeros(8)})
+
+
+def test_a_part_of_what_pytorch_has_as_one_is_no_tree():
+    attention = nn.GroupedQueryAttention(4, 2, rng=0)
+    tree = {"out_proj": {"bias": np.zeros(4)}, "q_proj": {"bias": np.zeros(4)}, "k_proj": {"bias": np.zeros(4)}}
+    message = r"^GroupedQueryAttention: expected all parts of in_proj_bias or none, got no v_proj\.bias$"
+    with pytest.raises(ValueError, match=message):
+        attention.torch_state_dict(tree)
+    assert list(attention.torch_state_dict({"out_proj": {"bias": np.zeros(4)}})) == ["out_proj.bias"]
+
+
+ANOTHER = {
+    "grouped heads": {"num_kv_heads": 1},
+    "heads that do not fill the width": {"head_width": 3},
+    "values of another width": {"value_head_width": 3},
+    "no bias at the end": {"out_bias": False},
+    "a bias at the end alone": {"bias": False, "out_bias": True},
+}
+
+
+@pytest.mark.parametrize("options", ANOTHER.values(), ids=ANOTHER)
+def test_attention_that_pytorch_has_not(options):
+    with pytest.raises(ValueError, match=r"^GroupedQueryAttention: expected parts that PyTorch's layer has .*k_proj"):
+        nn.GroupedQueryAttention(4, 2, **options, rng=0).torch_state_dict()
 
 
 def test_parts_that_pytorch_has_not():

@@ -1,9 +1,12 @@
 """Scaled dot-product attention beside PyTorch's: masks, causality, window, bias, scale, dropout, gradients."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from numtx import functional as F
+from numtx.testing import small_blocks
 
 torch = pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
 attend = torch.nn.functional.scaled_dot_product_attention
@@ -12,6 +15,16 @@ SCALES = (0.02, 0.5, 1.0, 4.0)
 SEEDS = range(4)
 # (Tq, Tk): square, keys longer (cached decoding), queries longer (the first rows see nothing when causal), one row.
 LENGTHS = ((5, 5), (3, 6), (6, 3), (1, 4))
+
+
+@pytest.fixture(autouse=True, scope="module", params=["textbook", "tiled", "in small tiles"])
+def form(request):
+    """Both forms are held to all of this."""
+    global PAIR
+    name = "scaled_dot_product_attention" if request.param == "textbook" else "tiled_attention"
+    PAIR = getattr(F, name), getattr(F, name + "_backward")
+    with small_blocks() if "small" in request.param else nullcontext():
+        yield
 
 
 def normal(rng, shape, scale=1.0):
@@ -69,8 +82,9 @@ def oracle(mask=None, causal=False, window=None, scale=None, dropped=None):
 
 def run_numtx(inputs, dy, dtype=np.float64, **options):
     inputs = {name: array.astype(dtype) for name, array in inputs.items()}
-    y, cache = F.scaled_dot_product_attention(**inputs, **options)
-    gradients = F.scaled_dot_product_attention_backward(dy.astype(dtype), cache)
+    forward, backward = PAIR
+    y, cache = forward(**inputs, **options)
+    gradients = backward(dy.astype(dtype), cache)
     named = dict(zip(("query", "key", "value", "bias"), gradients, strict=True))
     assert ("bias" in inputs) == (named["bias"] is not None)
     return {"y": y}, {name: named[name] for name in inputs}
@@ -209,7 +223,7 @@ def test_dropout_with_the_same_mask(causal, p, agree, differentiate):
     # Equal scores spread a row evenly and the identity as value shows the dropped weights: 1/n · mask / (1 - p).
     zeros, identity = np.zeros((batch, heads, tq, tk)), np.broadcast_to(np.eye(tk), (batch, heads, tk, tk)).copy()
     options = {"causal": causal, "dropout": p}
-    shown, _ = F.scaled_dot_product_attention(zeros, identity, identity, rng=np.random.default_rng(4), **options)
+    shown, _ = PAIR[0](zeros, identity, identity, rng=np.random.default_rng(4), **options)
     seen = allowed_by_position(tq, tk, causal, None).sum(-1, keepdims=True)
     dropped = shown * seen
     np.testing.assert_allclose(dropped * (dropped - 1 / (1 - p)), 0, atol=1e-12)  # either 0 or 1/(1-p)

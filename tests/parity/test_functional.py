@@ -21,7 +21,9 @@ SIGNATURES = {
     "layer_norm": ("x", "weight", "bias"),
     "rms_norm": ("x", "weight"),
     "scaled_dot_product_attention": ("query", "key", "value", "bias"),
+    "pooling": ("x",),
     "cross_entropy": ("logits",),
+    "linear_cross_entropy": ("x", "weight", "bias"),
     "mse_loss": ("input",),
     "binary_cross_entropy_with_logits": ("input",),
 }
@@ -189,6 +191,48 @@ def cross_entropy(rng, scale, variant):
         "cross_entropy", {"logits": normal(rng, (*shape, classes), scale)}, oracle,
         {"target": target, "weight": weight, **options},
     )  # fmt: skip
+
+
+@case(*((how, padded) for how in ("first", "last", "mean") for padded in ("whole", "padded")))
+def pooling(rng, scale, variant):
+    """PyTorch has no op of this name: a gather at the token's place, or a sum over the real ones by their number."""
+    how, padded = variant
+    batch, length, width = sizes(rng, 3, 2)
+    real = np.ones((batch, length), bool) if padded == "whole" else rng.random((batch, length)) < 0.6
+    real[:, rng.integers(length)] = True
+    place = real.argmax(axis=1) if how == "first" else length - 1 - real[:, ::-1].argmax(axis=1)
+
+    def oracle(x):
+        if how == "mean":
+            weights = tensor(real.astype(np.float64)).to(x.dtype)[:, :, None]
+            return (x * weights).sum(1) / weights.sum(1)
+        return torch.gather(x, 1, tensor(place)[:, None, None].expand(-1, 1, width))[:, 0]
+
+    mask = None if padded == "whole" else real[:, None, None, :]
+    return Case("pooling", {"x": normal(rng, (batch, length, width), scale)}, oracle, {"how": how, "mask": mask})
+
+
+@case(*((name, r) for name in ("plain", "bias", "smoothing", "everything") for r in ("sum", "mean")))
+def linear_cross_entropy(rng, scale, variant):
+    name, reduction = variant
+    width, classes = sizes(rng, 2, 3, 9)
+    shape = (*leading(rng), 6)
+    target = rng.integers(0, classes, shape)
+    options: dict[str, Any] = {"reduction": reduction}
+    if name in ("smoothing", "everything"):
+        options["label_smoothing"] = 0.2
+    if name == "everything":
+        target[rng.random(shape) < 0.4] = -100
+        target.flat[0] = 2
+    inputs = {"x": normal(rng, (*shape, width), scale), "weight": normal(rng, (width, classes), scale)}
+    if name in ("bias", "everything"):
+        inputs["bias"] = normal(rng, (classes,), scale)
+
+    def oracle(x, weight, bias=None):
+        logits = TF.linear(x, weight.T, bias).reshape(-1, classes)
+        return TF.cross_entropy(logits, tensor(target.ravel()), **options)
+
+    return Case("linear_cross_entropy", inputs, oracle, {"target": target, **options})
 
 
 @case(*((reduction,) for reduction in REDUCTIONS))

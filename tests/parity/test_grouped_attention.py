@@ -209,6 +209,7 @@ def test_multihead_attention_with_kdim_and_vdim(bias, scale, agree, differentiat
     inputs, dy = randomised(ours, inputs, scale=scale), normal(rng, (2, 3, 6))
 
     def oracle(x, memory, values, **p):
+        # By hand and not by `torch_state_dict`, which would hide a mistake that it makes both ways.
         arrays = {f"{name}_weight": p[f"{name}.weight"].T for name in ("q_proj", "k_proj", "v_proj")}
         arrays["out_proj.weight"] = p["out_proj.weight"].T
         if bias:
@@ -293,16 +294,11 @@ def test_weights_of_each_head(packed, causal):
     arrays = {name: p.detach().numpy() for name, p in theirs.named_parameters()}
     arrays["in_proj_bias"][:] = normal(rng, 18)
     if packed:
-        ours = nn.MultiHeadAttention(6, 3, causal=causal, **F64)
-        ours.load_state_dict({name: array.T for name, array in arrays.items()})
-        inputs = query, key
+        ours, inputs = nn.MultiHeadAttention(6, 3, causal=causal, **F64), (query, key)
     else:
         ours = nn.GroupedQueryAttention(6, 3, memory_width=5, value_width=4, causal=causal, **F64)
-        biases = dict(zip(("q_proj", "k_proj", "v_proj"), np.split(arrays["in_proj_bias"], 3), strict=True))
-        state = {f"{name}.weight": arrays[f"{name}_weight"].T for name in biases}
-        state |= {f"{name}.bias": bias for name, bias in biases.items()}
-        ours.load_state_dict(state | {name: arrays[name].T for name in ("out_proj.weight", "out_proj.bias")})
         inputs = query, key, value
+    ours.load_torch_state_dict(arrays)
     (y, weights), _ = ours.forward(*inputs, mask=REAL[:, None, None], need_weights=True)
     with torch.no_grad():
         expected, shown = theirs(

@@ -19,6 +19,12 @@ def our_stack(layer, norm):
     return nn.Stack([layer(C, H, F) for _ in range(2)], nn.LayerNorm(C) if norm else None)
 
 
+def grouped_layer():
+    """An encoder's layer with GroupedQueryAttention in it."""
+    parts = nn.GroupedQueryAttention(C, H), nn.FeedForward(C, F, "relu")
+    return nn.EncoderLayer(*(nn.PostNorm(nn.LayerNorm(C), part) for part in parts))
+
+
 class Above(nn.Module):
     """A module above components: its children keep their names."""
 
@@ -51,6 +57,26 @@ TWINS = {
     "MultiheadAttention, no bias": (
         lambda: nn.MultiHeadAttention(C, H, bias=False),
         lambda: torch.nn.MultiheadAttention(C, H, bias=False),
+    ),
+    "MultiheadAttention, kdim and vdim": (
+        lambda: nn.GroupedQueryAttention(C, H, memory_width=5, value_width=4),
+        lambda: torch.nn.MultiheadAttention(C, H, kdim=5, vdim=4),
+    ),
+    "MultiheadAttention, vdim, no bias": (
+        lambda: nn.GroupedQueryAttention(C, H, value_width=4, bias=False),
+        lambda: torch.nn.MultiheadAttention(C, H, vdim=4, bias=False),
+    ),
+    "MultiheadAttention, a projection each": (
+        lambda: nn.GroupedQueryAttention(C, H),
+        lambda: torch.nn.MultiheadAttention(C, H, kdim=C, vdim=C),
+    ),
+    "MultiheadAttention, a projection each, no bias": (
+        lambda: nn.GroupedQueryAttention(C, H, bias=False),
+        lambda: torch.nn.MultiheadAttention(C, H, bias=False),
+    ),
+    "TransformerEncoderLayer, a projection each": (
+        lambda: grouped_layer(),
+        lambda: torch.nn.TransformerEncoderLayer(C, H, F),
     ),
     "TransformerEncoderLayer": (
         lambda: nn.TransformerEncoderLayer(C, H, F),
@@ -106,6 +132,33 @@ def test_there_and_back(twins, dtype):
     other.load_state_dict({name: torch.from_numpy(array) for name, array in back.items()})  # strict
     for name, array in arrays_of(other).items():
         np.testing.assert_array_equal(array, sent[name], err_msg=name)
+
+
+@pytest.mark.parametrize("widths", [{}, {"kdim": 5, "vdim": 4}], ids=["of one width", "kdim and vdim"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_with_a_projection_each(bias, widths, agree):
+    """The weights of one do in the other what they did, and gradients come out under PyTorch's names."""
+    theirs = torch.nn.MultiheadAttention(C, H, bias=bias, batch_first=True, **widths)
+    ours = nn.GroupedQueryAttention(
+        C, H, memory_width=widths.get("kdim"), value_width=widths.get("vdim"), bias=bias, dtype=np.float64
+    )
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.from_numpy(rng.normal(size=tuple(parameter.shape))))
+    ours.load_torch_state_dict(arrays_of(theirs))
+    shapes = (2, 3, C), (2, 5, widths.get("kdim", C)), (2, 5, widths.get("vdim", C))
+    inputs = dict(zip(("x", "memory", "values"), map(rng.normal, (0, 0, 0), (1, 1, 1), shapes), strict=True))
+    leaves = {name: torch.from_numpy(array).requires_grad_() for name, array in inputs.items()}
+    result, dy = theirs(*leaves.values(), need_weights=False)[0], rng.normal(size=(2, 3, C))
+    wanted = leaves | dict(theirs.named_parameters())
+    gradients = torch.autograd.grad(result, list(wanted.values()), torch.from_numpy(dy))
+    expected = {name: gradient.numpy() for name, gradient in zip(wanted, gradients, strict=True)}
+    y, cache = ours.forward(*inputs.values())
+    dinputs, grads = ours.backward(dy, cache)
+    got = dict(zip(inputs, dinputs, strict=False)) | ours.torch_state_dict(grads)
+    assert list(got) == list(expected)
+    agree(f"{widths}", ({"y": y}, got), ({"y": result.detach().numpy()}, expected))
 
 
 @pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS)

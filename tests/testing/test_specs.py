@@ -1,5 +1,7 @@
 """The battery over components and models, with cases that Hypothesis draws; and every component has a spec."""
 
+import importlib
+import pkgutil
 from contextlib import nullcontext
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from numtx import functional as F
-from numtx import nn
+from numtx import models, nn
 from numtx.testing import SCALES, SPECS, Drawer, rejection, small_blocks
 
 # Of the profile's number of examples, by what a case costs.
@@ -37,11 +39,19 @@ def test_battery(name):
     passes()
 
 
+def modules_of(package):
+    """The classes of components and models that a package and its files hold, by name."""
+    files = [
+        importlib.import_module(f"{package.__name__}.{file.name}") for file in pkgutil.iter_modules(package.__path__)
+    ]
+    found = [value for file in (package, *files) for value in vars(file).values() if isinstance(value, type)]
+    return {value.__name__ for value in found if issubclass(value, nn.Module) and not value.__name__.startswith("_")}
+
+
 def test_every_component_has_a_spec():
-    components = {
-        name for name, value in vars(nn).items() if isinstance(value, type) and issubclass(value, nn.Module)
-    } - {"Module", "ModuleList"}
-    assert components <= set(SPECS)
+    bases = {"Module", "ModuleList", "ReadyMade", "Residual"}
+    assert modules_of(nn) | modules_of(models) <= set(SPECS) | bases
+    assert {"TokenEmbedding", "Transformer", "GPT2LMHeadModel", "Stack"} <= modules_of(models) | modules_of(nn)
 
 
 def test_equal_and_distinct_sizes_are_drawn():

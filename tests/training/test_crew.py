@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from numtx.models import GPT2Config, GPT2LMHeadModel
-from numtx.training import SGD, AdamW, ShardedGradients, Workers, clip_grad_norm
+from numtx.training import SGD, Adam, AdamW, ShardedGradients, Workers, clip_grad_norm
 from numtx.training.clip import clip_factor
 from numtx.training.crew import CAN_FORK, Crew
 
@@ -55,7 +56,9 @@ def test_processes_give_the_bits_of_one_thread(shards):
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("optimizer", [AdamW, SGD])
+@pytest.mark.parametrize(
+    "optimizer", [AdamW, Adam, SGD, partial(SGD, momentum=0.9)], ids=["AdamW", "Adam", "SGD", "momentum"]
+)
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 @pytest.mark.parametrize("max_norm", [0.05, 1e9], ids=["clipped", "not clipped"])
 def test_a_shared_out_update_has_the_bits_of_clip_and_step(monkeypatch, optimizer, threads, max_norm):
@@ -87,6 +90,53 @@ def test_an_array_put_into_the_model_is_updated_too():
         sharded.update(1.0)
         gradient = sharded.gradients.views["stack.norm.bias"]
     np.testing.assert_array_equal(optimizer.flat.model.stack.norm.bias, 5 - gradient)
+
+
+def test_settings_that_change_between_steps_reach_every_process():
+    results = []
+    for threads in (1, 2, 3):
+        optimizer = AdamW(model(), weight_decay=0.3)
+        with Workers(threads) as workers, ShardedGradients(optimizer, 3, workers=workers) as sharded:
+            for step in range(3):
+                sharded(batch(), step)
+                sharded.update(0.1)
+                optimizer.weight_decay, optimizer.betas, optimizer.eps = 0.0, (0.5, 0.5), 1e-2
+        results.append(optimizer.flat.buffer.tobytes())
+    assert len(set(results)) == 1
+
+
+def test_a_process_killed_in_an_update_leaves_an_optimizer_that_says_so(monkeypatch):
+    optimizer = AdamW(model())
+    before = {name: array.copy() for name, array in optimizer.state_dict().items()}
+    update = ShardedGradients._update
+
+    def killed(self, number, task):
+        if number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, number, task)
+
+    monkeypatch.setattr(ShardedGradients, "_update", killed)
+    monkeypatch.setattr("numtx.training.sharding.BLOCK", 64)  # or the small model is one slice
+    with Workers(2) as workers, ShardedGradients(optimizer, 2, workers=workers) as sharded:
+        sharded(batch(), 0)
+        with pytest.raises(ChildProcessError, match="killed"):
+            sharded.update(0.1)
+    assert optimizer.torn
+    with pytest.raises(ValueError, match="AdamW: expected a whole state, got some of a step that failed"):
+        optimizer.state_dict()
+    with pytest.raises(ValueError, match="AdamW: expected whole weights, got some of a step that failed"):
+        optimizer.step(sharded.gradients)
+    optimizer.load_state_dict(before)
+    optimizer.step(sharded.gradients)
+    assert optimizer.steps == 1
+
+
+@pytest.mark.parametrize("scale", [1.5, -0.1, float("nan")])
+def test_a_scale_is_what_clipping_gives(scale):
+    sharded = ShardedGradients(SGD(model()), 2)
+    sharded(batch(), 0)
+    with pytest.raises(ValueError, match="expected a scale from 0 to 1"):
+        sharded.update(0.1, scale)
 
 
 def test_an_update_needs_an_optimizer():

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numtx import nn
-from numtx.training import FlatParameters, ShardedGradients, Workers, real_labels
+from numtx.models import DecoderOnlyTransformer, EncoderDecoderTransformer, EncoderOnlyTransformer
+from numtx.training import FlatParameters, ShardedGradients, Workers, evaluate
 from numtx.training.sharding import split_rows
 
 
@@ -56,7 +57,7 @@ def test_threads_change_no_bit(make_model, threads, worth_threads):
 def test_shard_k_of_step_s_draws_from_seed_s_k(make_model):
     model = make_model(dropout=0.5)
     batch = padded_batch(model.config.vocab_size)
-    items = real_labels(batch)
+    items = model.count_labels(batch)
     loss, total = 0.0, 0.0
     for k, part in enumerate(split_rows(batch, 2)):
         part_loss, grads = model.loss_and_grads(part, rng=np.random.default_rng([7, 4, k]), num_items=items)
@@ -121,7 +122,7 @@ def test_positions_of_one_row_belong_to_all():
     [
         ({"input_ids": np.zeros((2, 3), int), "labels": np.zeros((3, 3), int)}, "same number of rows"),
         ({"input_ids": np.zeros((0, 3), int), "labels": np.zeros((0, 3), int)}, "at least one"),
-        ({"input_ids": np.zeros((2, 3), int)}, "expected labels or shift_labels in the batch, got input_ids"),
+        ({"input_ids": np.zeros((2, 3), int)}, "labels or shift_labels, got input_ids"),
         ([], "at least one batch"),
     ],
 )
@@ -167,3 +168,28 @@ def test_workers_keep_order_and_raise():
         Workers(2).map(divide, [1, 2])
     with pytest.raises(ValueError, match="at least one thread, got 0"):
         Workers(0)
+
+
+def ready_made(kind):
+    sizes = {"d_model": 8, "nhead": 2, "dim_feedforward": 16, "dropout": 0.0, "rng": 0, "dtype": np.float64}
+    ids, length = np.random.default_rng(5).integers(3, 9, size=(5, 6)), 4
+    if kind == "encoder-only":
+        return EncoderOnlyTransformer(vocab_size=9, num_classes=3, **sizes), {"input_ids": ids, "labels": ids[:, 0] % 3}
+    labels = np.where(np.arange(length) < np.array([[4], [3], [1], [2], [4]]), ids[:, :length], -100)
+    if kind == "encoder-decoder":
+        return EncoderDecoderTransformer(src_vocab_size=9, **sizes), {"input_ids": ids, "labels": labels}
+    model = DecoderOnlyTransformer(vocab_size=9, **sizes)
+    return model, {"input_ids": ids[:, :length], "labels": labels}
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["encoder-only", "decoder-only", "encoder-decoder"])
+def test_each_model_counts_its_own_labels(kind, shards):
+    """A classifier predicts the first row's label too, a translator the first token's."""
+    model, batch = ready_made(kind)
+    expected_loss, expected = model.loss_and_grads(batch)
+    loss, gradients = ShardedGradients(model, shards)(batch, 0)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    for name, array in nn.flatten(expected).items():
+        np.testing.assert_allclose(gradients.views[name], array, rtol=1e-9, atol=1e-14)
+    assert evaluate(model, split_rows(batch, shards)).loss == pytest.approx(expected_loss, rel=1e-12)

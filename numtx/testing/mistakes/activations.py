@@ -14,6 +14,7 @@ from numtx.functional.activations import (
     relu_backward,
     sigmoid,
     sigmoid_backward,
+    silu,
     tanh,
     tanh_backward,
 )
@@ -54,12 +55,12 @@ def _tanh_without_square(dy, cache):
 
 
 def _silu_as_sigmoid(dy, cache):
-    _, s = cache
+    s = sigmoid(cache[0])[0]
     return dy * (s * (1 - s))
 
 
 def _silu_first_term(dy, cache):
-    return dy * cache[1]
+    return dy * sigmoid(cache[0])[0]
 
 
 def _phi(x):
@@ -188,6 +189,7 @@ RELU_SIGMOID_TANH = [
         of="silu",
         why="The x in x σ(x) is overlooked.",
         hint="silu is a product of two functions of x.",
+        forward=_keeping_x(silu),
         backward=_silu_as_sigmoid,
         witness=_witness,
     ),
@@ -196,6 +198,7 @@ RELU_SIGMOID_TANH = [
         of="silu",
         why="The gate σ(x) is taken for a constant.",
         hint="silu is a product of two functions of x: the product rule has two terms.",
+        forward=_keeping_x(silu),
         backward=_silu_first_term,
         witness=_witness,
     ),

@@ -132,12 +132,12 @@ class _Padded(Textbook):
         return np.log(softmax(logits)[0] + 1e-9)
 
 
-class _SumsGradient(Textbook):
+class SumsGradient(Textbook):
     def rows(self, dy, divisor, shape):
         return np.broadcast_to(dy, shape)
 
 
-class _IncomingIgnored(Textbook):
+class IncomingIgnored(Textbook):
     def rows(self, dy, divisor, shape):
         return super().rows(np.ones_like(dy), divisor, shape)
 
@@ -172,15 +172,14 @@ LOGITS = np.array(
 )  # (B, T, V)
 
 
-def _case(logits: np.ndarray = LOGITS, **changed: Any) -> Case:
-    """One target of four is ignored, and the classes have weights."""
-    inputs = {
-        "logits": logits,
-        "target": np.array([[2, -100], [0, 3]]),
-        "weight": np.array([0.5, 2.0, 1.5, 0.8]),
-    }
-    settings = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean", **changed}
-    return Case(inputs, settings)
+def masked(**scores: np.ndarray) -> Case:
+    """Scores (B, T, V) = (2, 2, 4) by name; one target of four is ignored, and the classes have weights."""
+    inputs = {**scores, "target": np.array([[2, -100], [0, 3]]), "weight": np.array([0.5, 2.0, 1.5, 0.8])}
+    return Case(inputs, {"ignore_index": -100, "reduction": "mean"})
+
+
+def _case(logits: np.ndarray = LOGITS, label_smoothing: float = 0.0) -> Case:
+    return masked(logits=logits).with_settings(label_smoothing=label_smoothing)
 
 
 def _smoothed() -> Case:
@@ -210,49 +209,48 @@ def _mistake(name: str, wrong: Textbook, witness: Any, why: str, hint: str) -> M
     )
 
 
-MISTAKES = [
-    _mistake(
-        "cross-entropy averaged over padding",
-        _OverPadding(),
-        _case,
+# Of every loss over classes: a name, the wrong version, why, a hint.
+MISCOUNTED: list[tuple[str, type[Textbook], str, str]] = [
+    (
+        "averaged over padding",
+        _OverPadding,
         "loss.mean() counts the ignored targets, whose loss is zero.",
         "Add padding to a batch: may the loss change?",
     ),
-    _mistake(
-        "cross-entropy ignoring class weights in the mean's denominator",
-        _OverCount(),
-        _case,
+    (
+        "ignoring class weights in the mean's denominator",
+        _OverCount,
         "The weighted sum is divided by the number of targets. (A weighted mean divides by the sum of its weights.)",
         "Let all classes have weight 2: may the mean change?",
     ),
-    _mistake(
-        "cross-entropy divided by the batch alone",
-        _OverBatch(),
-        _case,
-        "len(logits) is the number of sequences, not of tokens.",
+    (
+        "divided by the batch alone",
+        _OverBatch,
+        "len(scores) is the number of sequences, not of tokens.",
         "Give one sequence of two tokens, and two sequences of one.",
     ),
-    _mistake(
-        "cross-entropy as a mean of row means",
-        _MeanOfMeans(),
-        _case,
+    (
+        "as a mean of row means",
+        _MeanOfMeans,
         "Each sequence (or shard) is averaged, then the averages are: with unequal padding, that is another number.",
         "Does a token in a short sequence count as much as one in a long sequence?",
     ),
-    _mistake(
-        "cross-entropy without class weights",
-        _WeightIgnored(),
-        _case,
+    (
+        "without class weights",
+        _WeightIgnored,
         "The argument is accepted and not used.",
         "Let one class have weight 0.",
     ),
-    _mistake(
-        "cross-entropy counting ignored targets as class 0",
-        _IgnoredCounted(),
-        _case,
+    (
+        "counting ignored targets as class 0",
+        _IgnoredCounted,
         "-100 is replaced by a legal index for the look-up, and its loss is not taken out again.",
         "What does a target of -100 cost?",
     ),
+]
+
+MISTAKES = [
+    *(_mistake(f"cross-entropy {name}", wrong(), _case, why, hint) for name, wrong, why, hint in MISCOUNTED),
     _mistake(
         "cross-entropy smoothing spread over V - 1 classes",
         _SmoothedOthers(),
@@ -297,14 +295,14 @@ MISTAKES = [
     ),
     _mistake(
         "cross-entropy backward not divided by the count",
-        _SumsGradient(),
+        SumsGradient(),
         _case,
         "p - onehot is remembered, and the mean in the forward is not.",
         "Give the same example twice: the mean stays, so what happens to each gradient?",
     ),
     _mistake(
         "cross-entropy backward ignoring dy",
-        _IncomingIgnored(),
+        IncomingIgnored(),
         _case,
         "The loss is the end of the chain, so dy is always 1 there; until losses are added, scaled or accumulated.",
         "Double dy.",

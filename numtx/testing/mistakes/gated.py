@@ -172,7 +172,7 @@ MISTAKES = [
         "backward without the second term of silu's slope",
         "The share σ(gate) is taken for a constant.",
         "silu is a product of two functions of the gate: its derivative has two terms.",
-        **_step_by_step(silu, lambda dy, act: dy * act[1]),
+        **_step_by_step(lambda gate: (silu(gate)[0], gate), lambda dy, gate: dy * sigmoid(gate)[0]),
     ),
     _mistake(
         "swiglu",

@@ -11,10 +11,9 @@ import numpy as np
 from numtx.models.decoder_only import DecoderOnlyTransformer
 from numtx.models.encoder_decoder import EncoderDecoderTransformer
 from numtx.models.encoder_only import EncoderOnlyTransformer
-from numtx.models.targets import label_loss as right_loss
-from numtx.models.targets import label_loss_backward as right_loss_backward
-from numtx.models.targets import shift_right as right_shift
-from numtx.models.token_embedding import TokenEmbedding
+from numtx.models.loss import label_loss as right_loss
+from numtx.models.loss import label_loss_backward as right_loss_backward
+from numtx.models.loss import shift_right as right_shift
 from numtx.testing.adapter import Draft, component_case
 from numtx.testing.mistake import Mistake
 from numtx.testing.mistakes.models_transformer import memory_mask_dropped
@@ -24,13 +23,11 @@ from numtx.testing.specs.models_ready_made import build
 ENCODER_ONLY = "numtx.models.encoder_only.EncoderOnlyTransformer"
 DECODER_ONLY = "numtx.models.decoder_only.DecoderOnlyTransformer"
 ENCODER_DECODER = "numtx.models.encoder_decoder.EncoderDecoderTransformer"
-EMBEDDING = "numtx.models.token_embedding.TokenEmbedding"
-TARGETS = "numtx.models.targets"
+LOSS = "numtx.models.loss"
 
 right_encode = EncoderOnlyTransformer.forward
 right_decode, right_decode_backward = DecoderOnlyTransformer.forward, DecoderOnlyTransformer.backward
 right_translate, right_translate_backward = EncoderDecoderTransformer.forward, EncoderDecoderTransformer.backward
-right_embed_backward = TokenEmbedding.backward
 
 OPTIONS = {
     "d_model": 4,
@@ -122,25 +119,6 @@ def padding_seen(self: Any, input_ids: Any, attention_mask: Any = None, position
     return right_encode(self, input_ids, np.ones(np.shape(input_ids), int), position_ids, **given)
 
 
-def scaled_positions(self: Any, ids: Any, *, positions: Any = None, rng: Any = None) -> Any:
-    x, embedded = self.embedding.forward(ids)
-    x, placed = self.positions.forward(x, positions=positions)
-    y, drop = self.dropout.forward(self.scale * x, rng=rng)
-    return y, (embedded, placed, drop)
-
-
-def scaled_positions_backward(self: Any, dy: Any, cache: Any) -> Any:
-    embedded, placed, drop = cache
-    dx, g_positions = self.positions.backward(self.scale * self.dropout.backward(dy, drop)[0], placed)
-    _, g_embedding = self.embedding.backward(dx, embedded)
-    return None, {"embedding": g_embedding} | ({"positions": g_positions} if g_positions else {})
-
-
-def scale_forgotten(self: Any, dy: Any, cache: Any) -> Any:
-    _, grads = right_embed_backward(self, dy, cache)
-    return None, {**grads, "embedding": {"weight": grads["embedding"]["weight"] / self.scale}}
-
-
 @contextmanager
 def seeing_the_future(layers: Any) -> Iterator[None]:
     """Layers whose self-attention is not causal for a moment."""
@@ -203,7 +181,7 @@ MISTAKES = [
         hint="What has the decoder seen when it is asked for the first token?",
         forward=not_shifted,
         witness=lambda: Case({"labels": LABELS}, {"start": 1, "pad": 0}),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="target rolled round its end",
@@ -212,7 +190,7 @@ MISTAKES = [
         hint="What does the decoder read first?",
         forward=rolled,
         witness=lambda: Case({"labels": LABELS}, {"start": 1, "pad": 0}),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="decoder starts with padding",
@@ -221,7 +199,7 @@ MISTAKES = [
         hint="What does the decoder read first?",
         forward=padding_for_the_start,
         witness=lambda: Case({"labels": LABELS}, {"start": 1, "pad": 0}),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="next token not asked for",
@@ -230,7 +208,7 @@ MISTAKES = [
         hint="Which label belongs to place 0?",
         forward=not_shifted_left,
         witness=lambda: Case({"labels": LABELS}),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="last place asked for the first token",
@@ -239,7 +217,7 @@ MISTAKES = [
         hint="What can the last place be asked for?",
         forward=rolled_left,
         witness=lambda: Case({"labels": LABELS}),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="likelihood averaged over padding",
@@ -248,7 +226,7 @@ MISTAKES = [
         hint="Add padding: the loss must not change.",
         forward=averaged_over_padding,
         witness=loss_case,
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="likelihood averaged by every shard alone",
@@ -257,7 +235,7 @@ MISTAKES = [
         hint="Split a batch with padding in two, and compare with the whole.",
         forward=own_count,
         witness=lambda: loss_case(num_items=9),
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="likelihood's gradient not divided",
@@ -266,7 +244,7 @@ MISTAKES = [
         hint="Give the same batch twice over: loss and gradients must stay.",
         backward=count_forgotten,
         witness=loss_case,
-        owner=TARGETS,
+        owner=LOSS,
     ),
     Mistake(
         name="classifier sees padding",
@@ -276,25 +254,6 @@ MISTAKES = [
         forward=padding_seen,
         witness=lambda: encoder_case(PADDED),
         owner=ENCODER_ONLY,
-    ),
-    Mistake(
-        name="positions scaled along with the embedding",
-        of="EncoderOnlyTransformer",
-        why="The factor √C of section 3.4 belongs to the embedding, before the positions of section 3.5 are added.",
-        hint="Look at the input of the first layer with a table of zeros.",
-        forward=scaled_positions,
-        backward=scaled_positions_backward,
-        witness=encoder_case,
-        owner=EMBEDDING,
-    ),
-    Mistake(
-        name="embedding's scale forgotten in backward",
-        of="EncoderOnlyTransformer",
-        why="A constant factor has no parameter and no module, and so no line in backward.",
-        hint="Compare the table's gradient with a difference quotient.",
-        backward=scale_forgotten,
-        witness=encoder_case,
-        owner=EMBEDDING,
     ),
     Mistake(
         name="language model that sees the future",

@@ -28,6 +28,7 @@ OPTIONS = {
     "layer_norm_eps": 1e-5,
     "norm_first": False,
     "bias": True,
+    "causal": False,
 }
 
 
@@ -75,7 +76,8 @@ def source_for_memory(
     rng: Any = None,
     keep: Any = "all",
 ) -> Any:
-    masks = [self._mask("mask", mask, *of) for mask, of in ((tgt_mask, (tgt, tgt)), (memory_mask, (tgt, src)))]
+    lengths = ((tgt_mask, tgt.shape[1]), (memory_mask, src.shape[1]))
+    masks = [self._mask("mask", mask, *tgt.shape[:2], keys) for mask, keys in lengths]
     _, cache = right_forward(self, src, tgt, src_mask, tgt_mask, memory_mask, keep=keep)
     y, decoded = self.decoder.forward(tgt, src, mask=masks[0], memory_mask=masks[1], rng=rng, keep=keep)
     return y, (None if cache is None else (cache[0], decoded))

@@ -98,7 +98,7 @@ def first_branch_only(self: nn.DecoderBlock, dy: Any, cache: Any) -> Any:
 
 
 def blocks_in_forward_order(self: nn.Decoder, dy: Any, cache: Any) -> Any:
-    keep, kept, *_, norm = cache
+    keep, kept, _, _, norm, *_ = cache
     if keep == "inputs" or len(self.layers) < 2:
         return right_stack_backward(self, dy, cache)
     dx, g_norm = self.norm.backward(dy, norm)

@@ -16,44 +16,14 @@ from numtx.testing.specs.nn_heads import build
 # (B, T, C) = (2, 3, 4), and a table (V, C) of five rows
 X = np.random.default_rng(5).standard_normal((2, 3, 4))
 TABLE = np.random.default_rng(6).standard_normal((5, 4))
-REAL = np.array([[True, True, False], [True, True, True]])[:, None, None, :]  # (B, 1, 1, T)
 
-right_pooling, right_pooling_backward = nn.Pooling.forward, nn.Pooling.backward
+right_pooling = nn.Pooling.forward
 right_pooler = nn.Pooler.forward
 right_classifier = nn.ClassifierHead.forward
 right_span, right_span_backward = nn.SpanHead.forward, nn.SpanHead.backward
 right_value = nn.ValueHead.forward
 right_masked_lm_backward = nn.MaskedLMHead.backward
 right_seq2seq_backward = nn.Seq2SeqLMHead.backward
-
-
-def padding_pooled(self: nn.Pooling, x: Any, *, mask: Any = None) -> Any:
-    return right_pooling(self, x, mask=None if self.pooling == "mean" else mask)
-
-
-def divided_by_length(self: nn.Pooling, x: Any, *, mask: Any = None) -> Any:
-    y, cache = right_pooling(self, x, mask=mask)
-    if self.pooling != "mean":
-        return y, cache
-    real, number = cache
-    return y * number / x.shape[1], (real, np.full_like(number, x.shape[1]))
-
-
-def padding_gets_gradient(self: nn.Pooling, dy: Any, cache: Any) -> Any:
-    if self.pooling != "mean":
-        return right_pooling_backward(self, dy, cache)
-    real, number = cache
-    return np.repeat((dy / number)[:, None, :], real.shape[1], axis=1), {}
-
-
-def mean_not_shared(self: nn.Pooling, dy: Any, cache: Any) -> Any:
-    if self.pooling != "mean":
-        return right_pooling_backward(self, dy, cache)
-    return right_pooling_backward(self, dy, (cache[0], np.ones_like(cache[1])))
-
-
-def last_column_for_last_token(self: nn.Pooling, x: Any, *, mask: Any = None) -> Any:
-    return right_pooling(self, x, mask=None if self.pooling == "last" else mask)
 
 
 def last_for_first(self: nn.Pooler, x: Any, *, mask: Any = None) -> Any:
@@ -161,13 +131,6 @@ def norm_before_activation_backward(self: nn.MaskedLMHead, dy: Any, cache: Any) 
     return (dx, dweight.T), {"bias": dbias, "dense": g_dense, "norm": g_norm}
 
 
-def pooling_case(pooling: str) -> Case:
-    """Two sequences, one of them padded on the right."""
-    return component_case(
-        lambda dtype, **options: nn.Pooling(**options), Draft({"pooling": pooling}, {"x": X}, {"mask": REAL})
-    )
-
-
 def head_case(kind: Any, rng: int | None = None, mask: Any = None, **options: Any) -> Case:
     """A head that pools: two sequences of three tokens, three classes where there are classes."""
     given = {"width": 4, "dropout": 0.5 if rng is not None else 0.0, **options}
@@ -190,51 +153,6 @@ def masked_lm_case() -> Case:
 
 
 MISTAKES = [
-    Mistake(
-        name="pooling averages over padding",
-        of="Pooling",
-        why="The mean over an axis is one call, and in a batch of one length there is no padding.",
-        hint="Change the numbers in a padded place, or pad a sequence further: the mean must not move.",
-        forward=padding_pooled,
-        witness=lambda: pooling_case("mean"),
-        owner="numtx.nn.Pooling",
-    ),
-    Mistake(
-        name="pooled sum divided by the padded length",
-        of="Pooling",
-        why="Padding is zeroed out of the sum, but still counted: T is at hand, the number of real tokens is not.",
-        hint="The mean of equal rows is that row, however much padding follows.",
-        forward=divided_by_length,
-        witness=lambda: pooling_case("mean"),
-        owner="numtx.nn.Pooling",
-    ),
-    Mistake(
-        name="pooling gives padding a gradient",
-        of="Pooling",
-        why="Forward takes the mask and backward does not: the gradient is spread over all T places.",
-        hint="What does the result owe to a padded token? That is its gradient.",
-        backward=padding_gets_gradient,
-        witness=lambda: pooling_case("mean"),
-        owner="numtx.nn.Pooling",
-    ),
-    Mistake(
-        name="pooling backward not divided by the number of tokens",
-        of="Pooling",
-        why="A sum hands its gradient to every term as it is; a mean looks like one.",
-        hint="Sum the gradient of x over the tokens: it should be the incoming gradient, once.",
-        backward=mean_not_shared,
-        witness=lambda: pooling_case("mean"),
-        owner="numtx.nn.Pooling",
-    ),
-    Mistake(
-        name="last place taken for the last token",
-        of="Pooling",
-        why="x[:, -1] is the last token only where nothing is padded on the right.",
-        hint="Read the result for a short sequence in a batch with a long one.",
-        forward=last_column_for_last_token,
-        witness=lambda: pooling_case("last"),
-        owner="numtx.nn.Pooling",
-    ),
     Mistake(
         name="pooler reads the last token instead of the first",
         of="Pooler",

@@ -113,7 +113,7 @@ def stack_backward(lent: str, join: Callable[[Any, Any], Any]) -> Callable[..., 
 
     def backward(self: nn.Stack, dy: Any, cache: Any) -> Any:
         (dx, dmemory, dbias), grads = right_stack_backward(self, dy, cache)
-        keep, kept, keys, (given, _, settings), norm = cache
+        keep, kept, keys, (given, _, settings), norm, _ = cache
         dh = dy if self.norm is None else self.norm.backward(dy, norm)[0]
         joined = None
         for layer, layer_cache, key in zip(reversed(self.layers._modules), kept[::-1], keys[::-1], strict=True):
@@ -133,6 +133,13 @@ def stack_backward(lent: str, join: Callable[[Any, Any], Any]) -> Callable[..., 
 def bias_for_the_first_layer(self: nn.Stack, x: Any, memory: Any = None, bias: Any = None, **settings: Any) -> Any:
     silenced = None if bias is None else np.zeros_like(bias)
     return _layer_by_layer(self, x, memory, lambda i: bias if i == 0 else silenced, lambda i, h: memory, **settings)
+
+
+def bias_added_by_every_layer(self: nn.Stack, x: Any, memory: Any = None, bias: Any = None, **settings: Any) -> Any:
+    def handed_on(i: int) -> Any:  # layer 0 adds the table once, the next to scores that have it already
+        return None if bias is None else np.asarray((i + 1) * bias, bias.dtype)
+
+    return _layer_by_layer(self, x, memory, handed_on, lambda i, h: memory, **settings)
 
 
 def each_layer_its_own_memory(self: nn.Stack, x: Any, memory: Any = None, bias: Any = None, **settings: Any) -> Any:
@@ -165,7 +172,7 @@ def _layer_by_layer(
         kept.append(cache)
     lent = [array for array in (memory, bias_of(0)) if array is not None]
     y, norm = (x, None) if self.norm is None else self.norm.forward(x)
-    return y, ("all", kept, keys, (lent, memory is not None, settings), norm)
+    return y, ("all", kept, keys, (lent, memory is not None, settings), norm, y.shape)
 
 
 def final_norm_forgotten(self: nn.Stack, *inputs: Any, **settings: Any) -> Any:
@@ -350,6 +357,15 @@ MISTAKES = [
         why="T5's files hold the table of positions in block 0; the other blocks are to use the same.",
         hint="Set the first layer's attention to zero: does the bias still matter?",
         forward=bias_for_the_first_layer,
+        witness=lambda: stack_case(bias=BIAS),
+        owner="numtx.nn.Stack",
+    ),
+    Mistake(
+        name="bias table used once per layer instead of once per stack",
+        of="Stack",
+        why="In T5 the bias is handed from layer to layer; one that adds the table to what it is handed adds it again.",
+        hint="Double the number of layers: are the scores of the last one biased by twice as much?",
+        forward=bias_added_by_every_layer,
         witness=lambda: stack_case(bias=BIAS),
         owner="numtx.nn.Stack",
     ),

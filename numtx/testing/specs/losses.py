@@ -13,10 +13,11 @@ from numtx.testing.spec import Case, Spec
 REDUCTIONS = ("mean", "mean", "sum", "none")
 
 
-def draw_cross_entropy(d: Drawer) -> Case:
-    """Ignored targets in most draws, all of them now and then; class weights, smoothing and every reduction.
+def draw_classes(d: Drawer, scores: str) -> Case:
+    """For a loss over the classes of the last axis of `scores`: class weights, every reduction, ignored targets.
 
-    At least two classes: with one there is nothing to learn, and the gradient is zero up to rounding.
+    Some targets are ignored in most draws, all of them now and then. At least two classes: with one there is nothing
+    to learn, and the gradient is zero up to rounding.
     """
     batch, time, classes = d.sizes(3, 2, 5)
     shape = d.choice(((), (batch,), (batch, time)))
@@ -24,16 +25,16 @@ def draw_cross_entropy(d: Drawer) -> Case:
     target = d.ids(shape, classes)
     target = np.where(d.mask(shape, d.choice((1.0, 0.6, 0.6, 0.0))), target, ignore_index)
     inputs = {
-        "logits": d.array((*shape, classes)),
+        scores: d.array((*shape, classes)),
         "target": target,
         "weight": d.optional(lambda: d.uniform((classes,), 0.5, 2.0)),
     }
-    settings = {
-        "ignore_index": ignore_index,
-        "label_smoothing": d.choice((0.0, 0.1, 0.5)),
-        "reduction": d.choice(REDUCTIONS),
-    }
-    return Case(inputs, settings)
+    return Case(inputs, {"ignore_index": ignore_index, "reduction": d.choice(REDUCTIONS)})
+
+
+def draw_cross_entropy(d: Drawer) -> Case:
+    """With smoothing in most draws."""
+    return draw_classes(d, "logits").with_settings(label_smoothing=d.choice((0.0, 0.1, 0.5)))
 
 
 def cross_entropy(

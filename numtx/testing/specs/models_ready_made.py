@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from numtx import nn
-from numtx.models import targets
+from numtx.models import loss as targets
 from numtx.models.decoder_only import DecoderOnlyTransformer
 from numtx.models.encoder_decoder import EncoderDecoderTransformer
 from numtx.models.encoder_only import EncoderOnlyTransformer
@@ -18,7 +19,7 @@ from numtx.testing.drawer import Drawer
 from numtx.testing.findings import Finding, holds, within
 from numtx.testing.op import difference
 from numtx.testing.spec import Case, Pair, Spec
-from numtx.testing.specs import nn_layers, nn_models
+from numtx.testing.specs import models_embedding, nn_layers, nn_models
 from numtx.testing.specs import nn_plain as plain
 from numtx.testing.specs.models_transformer import stack, transformer
 from numtx.testing.specs.nn_attention import widths
@@ -102,14 +103,9 @@ def draw_encoder_decoder(d: Drawer) -> Draft:
 
 
 def token_embedding(p: plain.Parameters, options: Any, ids: np.ndarray, positions: Any = None) -> np.ndarray:
-    """A row of the table, √C times or once, and the position."""
-    width = options["d_model"]
-    x = nn_layers.embedding({"weight": p["embedding.weight"]}, options, ids)
-    x = x * math.sqrt(width) if options["scale_embedding"] else x
-    if options["positions"] == "learned":
-        return nn_layers.learned_positions({"weight": p["positions.weight"]}, options, x, positions)
-    given = {"width": width, "layout": "interleaved", "base": 10000.0}
-    return nn_layers.sinusoidal_positions({}, given, x, positions)
+    """That of a model with these settings."""
+    given = {"width": options["d_model"], "positions": options["positions"], "scale": options["scale_embedding"]}
+    return models_embedding.token_embedding(p, given, ids, positions=positions)
 
 
 def head(p: plain.Parameters, x: np.ndarray) -> np.ndarray:
@@ -201,16 +197,22 @@ def the_future_changes_nothing(spec: Spec, case: Case, pair: Pair) -> Iterator[F
 
 
 def cached_equals_full(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
-    """Decoding with a key-value cache, one token and then two at a time, gives what the full forward gives."""
-    if any(case.inputs[name] is not None for name in ("attention_mask", "position_ids")):
-        return
+    """Decoding with a key-value cache, one token and then two at a time, gives what the full forward gives.
+
+    The mask of a step covers the old tokens too, the positions only the new ones.
+    """
     plain_case = case.with_settings(rng=None)
     full, _ = pair.forward(**plain_case.keywords())
     kv_cache = [nn.KVCache() for _ in range(case.settings["module"].options["num_layers"])]
-    steps, ids = [], case.inputs["input_ids"]
-    for start in (0, *range(1, ids.shape[1], 2)):
-        new = ids[:, start : start + 1] if start == 0 else ids[:, start : start + 2]
-        step = plain_case.with_inputs({"input_ids": new}).with_settings(kv_cache=kv_cache)
+    ids, mask, positions = (case.inputs[name] for name in SOURCE)
+    steps = []
+    for a, b in pairwise((0, *range(1, ids.shape[1], 2), ids.shape[1])):
+        new = {
+            "input_ids": ids[:, a:b],
+            "attention_mask": None if mask is None else mask[:, :b],
+            "position_ids": None if positions is None else positions[..., a:b],
+        }
+        step = plain_case.with_inputs(new).with_settings(kv_cache=kv_cache)
         steps.append(pair.forward(**step.keywords())[0])
     error = difference(np.concatenate(steps, axis=1), full)
     yield within("cached decoding equals the full forward", "y", error, 1e-12, "a decoding step differs")

@@ -36,6 +36,7 @@ def draw(d: Drawer) -> Draft:
         "layer_norm_eps": d.choice((1e-5, 1e-3)),
         "norm_first": d.boolean(),
         "bias": d.integer(0, 2) > 0,
+        "causal": d.integer(0, 2) == 0,
     }
     settings = {"rng": rng, "keep": d.choice(("all", "inputs"))}
     for name, queries, keys in (("src_mask", source, source), ("tgt_mask", target, target)):
@@ -109,7 +110,7 @@ SPECS = [
         "Transformer",
         lambda dtype, **options: Transformer(**options, rng=0, dtype=dtype),
         draw,
-        transformer,
+        lambda p, options, *inputs, **given: transformer(p, options, *inputs, **{**given, "causal": options["causal"]}),
         positional=("src", "tgt"),
         stochastic=True,
         kind="model",

@@ -9,25 +9,12 @@ import numpy as np
 
 from numtx.testing.drawer import Drawer
 from numtx.testing.spec import Case, Spec
-from numtx.testing.specs.losses import REDUCTIONS, reduced
+from numtx.testing.specs.losses import draw_classes, reduced
 
 
 def draw_nll(d: Drawer) -> Case:
-    """Ignored targets in most draws, all of them now and then; class weights and every reduction.
-
-    Rows whose probabilities do not sum to one: the loss does not ask, and one that normalises them shows nowhere else.
-    """
-    batch, time, classes = d.sizes(3, 2, 5)
-    shape = d.choice(((), (batch,), (batch, time)))
-    ignore_index = d.choice((-100, -100, 0))
-    target = d.ids(shape, classes)
-    target = np.where(d.mask(shape, d.choice((1.0, 0.6, 0.6, 0.0))), target, ignore_index)
-    inputs = {
-        "log_probs": d.array((*shape, classes)),
-        "target": target,
-        "weight": d.optional(lambda: d.uniform((classes,), 0.5, 2.0)),
-    }
-    return Case(inputs, {"ignore_index": ignore_index, "reduction": d.choice(REDUCTIONS)})
+    """Rows whose probabilities do not sum to one: the loss does not ask, and one that normalises shows nowhere else."""
+    return draw_classes(d, "log_probs")
 
 
 def nll_loss(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,63 +11,38 @@ from numtx.testing.adapter import Draft, component_spec
 from numtx.testing.drawer import Drawer
 from numtx.testing.specs import nn_plain as plain
 from numtx.testing.specs.nn_layers import rates
+from numtx.testing.specs.pooling import padding, pooling
 from numtx.testing.specs.softmax import log_softmax_row
 
 ACTIVATIONS = ("tanh", "relu", "gelu", "gelu_tanh", "silu")
 
 
-def padding(d: Drawer, batch: int, length: int) -> np.ndarray | None:
-    """Which tokens are real, (B, 1, 1, T): left or right padding, holes, a row of nothing; or one row for all; None."""
-    kind = d.choice(("none", "sides", "holes", "one row"))
-    if kind == "none":
-        return None
-    if kind == "holes":
-        return d.mask((batch, 1, 1, length))
-    real = np.ones((1 if kind == "one row" else batch, 1, 1, length), bool)
-    for row in real:
-        padded = d.integer(0, length - 1)
-        row[..., slice(0, padded) if d.boolean() else slice(length - padded, length)] = False
-    return real
-
-
-def sequence(d: Drawer, pooling: Any, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+def sequence(d: Drawer, how: Any, width: int) -> tuple[np.ndarray, np.ndarray | None]:
     """An x and a mask for it; without pooling, x pooled already or token by token."""
     batch, length = d.sizes(2, 1, 4)
-    if pooling is None and d.boolean():
+    if how is None and d.boolean():
         return d.array((batch, width)), None
     return d.array((batch, length, width)), padding(d, batch, length)
 
 
-def pool(x: np.ndarray, pooling: Any, mask: np.ndarray | None = None) -> np.ndarray:
-    """Sequence by sequence: list the real tokens, then take the first, the last, or their mean."""
-    if pooling is None:
-        return x.copy()
-    y = np.zeros((x.shape[0], x.shape[2]))
-    for b, tokens in enumerate(x.tolist()):
-        seen = [True] * len(tokens) if mask is None else mask[b if len(mask) > 1 else 0, 0, 0].tolist()
-        real = [token for token, is_real in zip(tokens, seen, strict=True) if is_real]
-        if real and pooling == "mean":
-            y[b] = [math.fsum(column) / len(real) for column in zip(*real, strict=True)]
-        elif real:
-            y[b] = real[0] if pooling == "first" else real[-1]
-    return y
+def pool(x: np.ndarray, how: Any, mask: np.ndarray | None = None) -> np.ndarray:
+    """None hands x on as it is."""
+    return x.copy() if how is None else pooling(x, how, mask)
 
 
-def pooler(
-    p: plain.Parameters, x: np.ndarray, activation: str, pooling: Any, mask: np.ndarray | None = None
-) -> np.ndarray:
+def pooler(p: plain.Parameters, x: np.ndarray, activation: str, how: Any, mask: np.ndarray | None = None) -> np.ndarray:
     """act(pool(x) W + b)."""
-    dense = plain.affine(pool(x, pooling, mask), p["dense.weight"], p["dense.bias"])
+    dense = plain.affine(pool(x, how, mask), p["dense.weight"], p["dense.bias"])
     return np.asarray(plain.ACTIVATION[activation](dense))
 
 
 def scores(p: plain.Parameters, options: Any, x: np.ndarray, mask: Any = None, rng: Any = None) -> np.ndarray:
     """The row that is read, or the pooler's, times W, plus b."""
-    pooling = options.get("pooling")
+    how = options.get("pooling")
     if options.get("pooler"):
-        row = pooler(plain.part(p, "pooler"), x, options["activation"], pooling, mask)
+        row = pooler(plain.part(p, "pooler"), x, options["activation"], how, mask)
     else:
-        row = pool(x, pooling, mask)
+        row = pool(x, how, mask)
     return plain.affine(row, p["out_proj.weight"], p.get("out_proj.bias"))
 
 
@@ -78,15 +52,15 @@ def log_probabilities(y: np.ndarray) -> np.ndarray:
 
 
 def draw_pooling(d: Drawer) -> Draft:
-    pooling = d.choice(("first", "last", "mean", None))
-    x, mask = sequence(d, pooling, d.size(1, 4))
-    return Draft({"pooling": pooling}, {"x": x}, {"mask": mask})
+    how = d.choice(("first", "last", "mean", None))
+    x, mask = sequence(d, how, d.size(1, 4))
+    return Draft({"pooling": how}, {"x": x}, {"mask": mask})
 
 
 def draw_pooler(d: Drawer) -> Draft:
-    width, pooling = d.size(1, 4), d.choice(("first", "last", "mean", None))
-    x, mask = sequence(d, pooling, width)
-    options = {"width": width, "activation": d.choice(ACTIVATIONS), "pooling": pooling}
+    width, how = d.size(1, 4), d.choice(("first", "last", "mean", None))
+    x, mask = sequence(d, how, width)
+    options = {"width": width, "activation": d.choice(ACTIVATIONS), "pooling": how}
     return Draft(options, {"x": x}, {"mask": mask})
 
 

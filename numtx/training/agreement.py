@@ -1,0 +1,81 @@
+"""What all ranks must hold alike, and how it is said where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numtx import nn
+from numtx._version import __version__
+from numtx.training.resume import FREE, fingerprint, run_settings
+
+if TYPE_CHECKING:
+    from numtx.training.trainer import Trainer
+
+DIGITS = 12  # of a hash: enough to tell texts apart
+
+
+def training_facts(trainer: Trainer, resume: bool) -> dict[str, Any]:
+    """Return what decides a run's numbers: settings, model, texts and first weights, by the names users know.
+
+    Where the text came from is not among it: the same text may lie elsewhere on another machine.
+    """
+    settings, model = run_settings(trainer), trainer.model
+    config = model.config.to_dict() if hasattr(model, "config") else {}
+    facts = {"numtx": __version__, "resume": resume, "dtype": settings["dtype"]}
+    facts |= {name: value for name, value in settings["training"].items() if name not in FREE}
+    facts |= {f"model's {name}": value for name, value in config.items()}
+    facts["training text"] = _data_print(trainer.train_data)
+    facts["held-out text"] = _data_print(trainer.validation)
+    if not resume:  # a resumed run gets rank 0's
+        facts["weights"] = weights_print(trainer)
+    return facts
+
+
+def weights_print(trainer: Trainer) -> str:
+    """Return a hash of a trainer's weights."""
+    return hashlib.sha256(trainer.optimizer.flat.buffer.data).hexdigest()[:DIGITS]
+
+
+def differences(ranks: Sequence[Mapping[str, Any]]) -> str:
+    """Say in which facts ranks differ; "" where they do not.
+
+    Examples
+    --------
+    >>> differences([{"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0}, {"lr": 0.1, "seed": 0}])
+    'lr 0.1 on ranks 0, 2 and 0.2 on rank 1'
+    """
+    names = dict.fromkeys(name for facts in ranks for name in facts)
+    said = []
+    for name in names:
+        holders: dict[str, list[int]] = {}
+        for rank, facts in enumerate(ranks):
+            holders.setdefault(str(facts.get(name, "none")), []).append(rank)
+        if len(holders) > 1:
+            said.append(f"{name} " + " and ".join(f"{value} on {_named(held)}" for value, held in holders.items()))
+    return "; ".join(said)
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
+
+
+def _data_print(data: Any) -> str | None:
+    """Return a short hash of tokens, of batches (the first, where they come from `at`), or None."""
+    if hasattr(data, "at"):
+        data = [data.at(0)]
+    if isinstance(data, np.ndarray):
+        whole = fingerprint(data)
+        assert whole is not None
+        return whole[: whole.index("sha256 ") + len("sha256 ") + DIGITS]
+    if not isinstance(data, Sequence):
+        return None
+    digest = hashlib.sha256()
+    for batch in data:
+        arrays = batch if isinstance(batch, dict) else dict(enumerate(batch))
+        for name, array in nn.flatten({str(name): np.asarray(array) for name, array in arrays.items()}).items():
+            digest.update(f"{name} {array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+    return f"{len(data)} batches, sha256 {digest.hexdigest()[:DIGITS]}"

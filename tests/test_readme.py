@@ -7,7 +7,8 @@ import re
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-CHECK, TRAINING = [text for language, text in BLOCKS if language == "python"]
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+CHECK, TRAINING = [text for text in PYTHON if "torch" not in text]
 
 
 def printed(code):

@@ -106,9 +106,7 @@ class Trainer:
         """Refuse at the door what would fail in the middle; return what gives the batches."""
         config, train = self.config, self.train_data
         longest = getattr(getattr(self.model, "config", None), "context", config.context)
-        cut_here = any(
-            isinstance(data, np.ndarray) for data in (train, self.validation)
-        )  # others are cut already
+        cut_here = any(isinstance(data, np.ndarray) for data in (train, self.validation))  # others are cut already
         if cut_here and config.context > longest:
             raise ValueError(
                 f"Trainer: expected a context of at most the model's {longest} positions, got {config.context}"

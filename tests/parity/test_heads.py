@@ -61,7 +61,8 @@ def randomized(module, scale=0.5):
 
 def compare(agree, ours, names, theirs, call, inputs, borrowed=None, **settings):
     """Give both the same parameters; `call(*tensors)` is the oracle, `borrowed` its parameter that ours borrows."""
-    parameters = {name: dict(theirs.named_parameters())[other.removesuffix(".T")] for name, other in names.items()}
+    known = dict(theirs.named_parameters(remove_duplicate=False))  # a tied bias has two names in some versions
+    parameters = {name: known[other.removesuffix(".T")] for name, other in names.items()}
     arrays = {name: p.detach().numpy() for name, p in parameters.items()}
     flip = {name: names[name].endswith(".T") for name in names}
     ours.load_state_dict({name: array.T if flip[name] else array for name, array in arrays.items()})
@@ -70,7 +71,7 @@ def compare(agree, ours, names, theirs, call, inputs, borrowed=None, **settings)
     result = call(*leaves.values())
     results = result if isinstance(result, tuple) else (result,)
     dys = tuple(normal(3 + k, *part.shape) for k, part in enumerate(results))
-    lent = {} if borrowed is None else {"weight": dict(theirs.named_parameters())[borrowed]}
+    lent = {} if borrowed is None else {"weight": known[borrowed]}
     wanted = {**leaves, **lent, **parameters}
     gradients = torch.autograd.grad(results, list(wanted.values()), [torch.from_numpy(dy) for dy in dys])
     expected = {n: g.numpy().T if flip.get(n) else g.numpy() for n, g in zip(wanted, gradients, strict=True)}

@@ -13,6 +13,7 @@ from numtx.functional.attention_scores import (
     visible_keys,
     without_unseen,
 )
+from numtx.functional.memory import aligned
 from numtx.functional.threads import parallel
 
 NAME = "tiled_attention"
@@ -20,7 +21,6 @@ QUERIES, KEYS = 160, 96  # of a tile: with heads of width 64, OpenBLAS takes the
 TOGETHER = 12  # blocks of queries that meet a block of keys in one NumPy call: those of all heads that share the key
 WORTH = 1 << 24  # scores below which a second thread saves nothing: NumPy calls are short then
 FAR = 48.0  # binary digits that an exponential may go up or down without a maximum subtracted, in float32 too
-LINE = 64  # bytes of a cache line, and of a vector register
 LEAST = {4: -125.0, 8: -1021.0}  # by the bytes of a number: the powers of two that it holds in full, or nearly
 LOG2E = math.log2(math.e)
 
@@ -131,7 +131,7 @@ def _forward(item, cache):
         q = _transposed(_cut(query[b, group, rows], blocks) * (scale * query.dtype.type(LOG2E)))  # (g, n, D, rows)
         small = _cut(near[b, group, rows], blocks)[:, :, None]
         all_small = bool(small.all())
-        acc = _aligned((*q.shape[:2], width + 1, q.shape[3]), q.dtype, zero=True)  # the last row is the total
+        acc = aligned((*q.shape[:2], width + 1, q.shape[3]), q.dtype, zero=True)  # the last row is the total
         highest = np.where(small, 0, -np.inf).astype(q.dtype)
         for keys, some in _key_blocks(rows, blocks, tq, tk, causal, window):
             tile = b, group, _rows_of(rows, blocks, some), keys
@@ -185,7 +185,7 @@ def _backward(item, cache, dy, dquery, dkey, dvalue, dbias):
         left[0, ..., -1, :] = -log2
         left[1, ..., -1, :] = -row_sums if seed is None else 0
         right = _side_by_side(dy_rows, q, widest)  # (2, g, n, rows, widest)
-        dq = _aligned((*q.shape[:2], width, q.shape[2]), dtype, zero=True)  # (g, n, D, rows)
+        dq = aligned((*q.shape[:2], width, q.shape[2]), dtype, zero=True)  # (g, n, D, rows)
         all_small = bool(near[b, group, rows].all())
         for keys, some in _key_blocks(rows, blocks, tq, tk, causal, window):
             tile = b, group, _rows_of(rows, blocks, some), keys
@@ -372,7 +372,7 @@ def _product(a, b, room):
         size = math.prod(shape)
         if not room or room[None].size < size:  # the first tile is the largest but for a few
             room.clear()
-            room[None] = _aligned((size,), b.dtype)
+            room[None] = aligned((size,), b.dtype)
         room[shape] = room[None][:size].reshape(shape)
     return np.matmul(a, b, out=room[shape])
 
@@ -385,7 +385,7 @@ def _pieces(array):
 def _transposed(array, last=None):
     """The last two axes exchanged, as a copy in C order, which BLAS multiplies faster; with one more row of `last`."""
     *shape, rows, width = array.shape
-    copy = _aligned((*shape, width + (last is not None), rows), array.dtype)
+    copy = aligned((*shape, width + (last is not None), rows), array.dtype)
     copy[..., :width, :] = array.swapaxes(-1, -2)
     if last is not None:
         copy[..., width:, :] = last
@@ -398,18 +398,10 @@ def _side_by_side(first, second, widest, transposed=False, one=None):
     """
     shape = first.shape[:-2] or (1, 1)
     rows, columns = first.shape[-2], widest + (transposed or one is not None)
-    both = _aligned((2, *shape, *((columns, rows) if transposed else (rows, columns))), first.dtype, zero=True)
+    both = aligned((2, *shape, *((columns, rows) if transposed else (rows, columns))), first.dtype, zero=True)
     for half, array in zip(both, (first, second), strict=True):
         half = half.swapaxes(-1, -2) if transposed else half
         half[..., : array.shape[-1]] = array
         if one is not None:
             half[..., -1] = one
     return both
-
-
-def _aligned(shape, dtype, zero=False):
-    """An array that starts where a cache line does: a product whose rows do not straddle lines is a sixth faster."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = (np.zeros if zero else np.empty)(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)

@@ -41,8 +41,8 @@ class TrainingConfig:
         Parts a batch is split into. They belong to the run: another number rounds and drops out differently.
     threads : int or None
         Default: the processors this process may use, at most `shards`; under mpiexec a rank's part of both. On Linux
-        the shards of a step are computed in forked processes, this one among them, elsewhere in threads; vector passes
-        and evaluations are shared by threads everywhere. The numbers are the same.
+        the shards of a step are computed, summed and updated in forked processes, this one among them, elsewhere in
+        threads; evaluations are shared by threads everywhere. The numbers are the same.
     eval_every : int
         Steps between evaluations; the last step is always evaluated.
     save_every : int or None

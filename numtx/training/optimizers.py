@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from numtx.functional.blocks import BLOCK
 from numtx.training.flat import FlatGradients, FlatParameters, pieces
 from numtx.training.threads import Workers
 
-BLOCK = 1 << 16  # elements; parameters, gradients, moments and scratch of a block stay in a second-level cache
 BLOCK_IN_THREADS = 1 << 17  # between two NumPy calls a thread waits for the interpreter lock: fewer, longer calls
 
 

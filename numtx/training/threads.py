@@ -28,7 +28,7 @@ class Workers:
     multi-threaded BLAS below was seen to run small batched products 90 times slower. What was set before is restored at
     the end. Workers(1) starts no thread: the caller does the work, and the `with` only sets BLAS.
 
-    In a training the threads share vector passes and evaluations. The shards of a batch are theirs only where
+    In a training the threads share evaluations. The shards of a batch and the update are theirs only where
     `ShardedGradients` cannot fork processes, as it does on Linux.
 
     Parameters

@@ -92,7 +92,8 @@ def test_an_array_put_into_the_model_is_updated_too():
     np.testing.assert_array_equal(optimizer.flat.model.stack.norm.bias, 5 - gradient)
 
 
-def test_settings_that_change_between_steps_reach_every_process():
+def test_settings_that_change_between_steps_reach_every_process(monkeypatch):
+    monkeypatch.setattr("numtx.training.sharding.BLOCK", 64)  # or the small model is one slice, of this process
     results = []
     for threads in (1, 2, 3):
         optimizer = AdamW(model(), weight_decay=0.3)

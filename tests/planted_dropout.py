@@ -74,25 +74,46 @@ def planted_in_numtx():
         return dy if mask is None else dy * mask
 
     def attention(query, key, value, bias=None, *, mask=None, causal=False, window=None, scale=None, dropout=0.0, rng=None):  # fmt: skip  # noqa: E501
-        assert bias is window is scale is None
-        scale, seen = query.shape[-1] ** -0.5, np.bool_(True) if mask is None else mask
+        assert window is None
+        scale, seen = query.shape[-1] ** -0.5 if scale is None else scale, np.bool_(True) if mask is None else mask
         if causal:
             seen = seen & np.tri(query.shape[2], key.shape[2], dtype=bool)
-        p, soft = F.softmax(np.where(seen, scale * query @ key.swapaxes(-1, -2), -np.inf))
+        key, value = (np.repeat(each, query.shape[1] // each.shape[1], axis=1) for each in (key, value))
+        scores = scale * query @ key.swapaxes(-1, -2)
+        if bias is not None:
+            scores = scores + (bias[:, distances(scores)] if bias.ndim == 2 else bias)
+        p, soft = F.softmax(np.where(seen, scores, -np.inf))
         z, drop = F.dropout(p, dropout, rng)
-        return z @ value, (query, key, value, scale, soft, z, drop)
+        return z @ value, (query, key, value, bias, scale, soft, z, drop)
 
-    def attention_backward(dy, cache):
-        query, key, value, scale, soft, z, drop = cache
-        dp = dropout_backward(dy @ value.swapaxes(-1, -2), drop)
-        ds = scale * F.softmax_backward(dp, soft)
-        return ds @ key, ds.swapaxes(-1, -2) @ query, z.swapaxes(-1, -2) @ dy, None
+    def attention_backward(dy, cache, groups):
+        query, key, value, bias, scale, soft, z, drop = cache
+        ds = F.softmax_backward(dropout_backward(dy @ value.swapaxes(-1, -2), drop), soft)
+        dbias = None
+        if bias is not None:
+            dbias = np.zeros(bias.shape)
+            if bias.ndim == 2:
+                np.add.at(dbias, (slice(None), distances(ds)), ds.sum(axis=0))
+            else:
+                dbias += ds.sum(axis=tuple(i for i in range(4) if bias.shape[i] == 1), keepdims=True)
+        dkey, dvalue = scale * ds.swapaxes(-1, -2) @ query, z.swapaxes(-1, -2) @ dy
+        dkey, dvalue = (d.reshape(len(d), -1, groups, *d.shape[2:]).sum(axis=2) for d in (dkey, dvalue))
+        return scale * ds @ key, dkey, dvalue, dbias
+
+    def grouped(query, key, value, *others, **settings):
+        y, cache = attention(query, key, value, *others, **settings)
+        return y, (cache, query.shape[1] // key.shape[1])
+
+    def distances(scores):
+        """Where among the numbers by distance that of each query and key stands."""
+        queries, keys = scores.shape[2:]
+        return np.arange(keys) - np.arange(queries)[:, None] + queries - 1
 
     with replaced(
         F,
         dropout=dropout,
         dropout_backward=dropout_backward,
-        scaled_dot_product_attention=attention,
-        scaled_dot_product_attention_backward=attention_backward,
+        scaled_dot_product_attention=grouped,
+        scaled_dot_product_attention_backward=lambda dy, cache: attention_backward(dy, *cache),
     ):
         yield draws

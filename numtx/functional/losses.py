@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx.functional.activations import sigmoid
+from numtx.functional.blocks import weighted_row_sums
 from numtx.functional.door import floating
 
 
@@ -53,7 +54,7 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
 
     p = rows - rows.max(axis=1, keepdims=True)  # (N, V), z first and turned into p in place
     z_label = p[np.arange(len(p)), label]
-    z_spread = p @ class_weight if label_smoothing else 0
+    z_spread = weighted_row_sums(p, class_weight) if label_smoothing else 0
     np.exp(p, out=p)
     total = p.sum(axis=1)
     p /= total[:, None]

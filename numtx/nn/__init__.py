@@ -7,8 +7,9 @@ from numtx.nn.dropout import Dropout
 from numtx.nn.embeddings import Embedding, LearnedPositions, SinusoidalPositions
 from numtx.nn.feed_forward import FeedForward, GatedFeedForward
 from numtx.nn.flops import count_flops
-from numtx.nn.grouped_attention import GroupedQueryAttention
+from numtx.nn.grouped_attention import AttentionWidths, GroupedQueryAttention
 from numtx.nn.heads import (
+    ClassificationHead,
     ClassifierHead,
     MaskedLMHead,
     RegressorHead,
@@ -19,7 +20,7 @@ from numtx.nn.heads import (
     TokenClassificationHead,
     ValueHead,
 )
-from numtx.nn.kv_cache import KVCache
+from numtx.nn.kv_cache import DecoderLayerCache, KVCache, MemoryCache
 from numtx.nn.layers import DecoderLayer, EncoderLayer, TransformerDecoderLayer, TransformerEncoderLayer
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module, ModuleList, flatten, unflatten
@@ -28,15 +29,18 @@ from numtx.nn.pooling import Pooler, Pooling
 from numtx.nn.position_bias import ALiBi, RelativePositionBias
 from numtx.nn.residual import PostNorm, PreNorm
 from numtx.nn.rotary import Rotary
-from numtx.nn.stack import Stack
+from numtx.nn.stack import Stack, StackOutput
 from numtx.nn.trace import Site, Trace, trace
 
 __all__ = [
     "ALiBi",
+    "AttentionWidths",
+    "ClassificationHead",
     "ClassifierHead",
     "Decoder",
     "DecoderBlock",
     "DecoderLayer",
+    "DecoderLayerCache",
     "Dropout",
     "Embedding",
     "EncoderLayer",
@@ -48,6 +52,7 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "MaskedLMHead",
+    "MemoryCache",
     "Module",
     "ModuleList",
     "MultiHeadAttention",
@@ -65,6 +70,7 @@ __all__ = [
     "Site",
     "SpanHead",
     "Stack",
+    "StackOutput",
     "TiedLMHead",
     "TokenClassificationHead",
     "Trace",

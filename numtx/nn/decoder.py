@@ -14,7 +14,8 @@ class DecoderBlock(EncoderLayer):
     """Causal self-attention and a feed-forward network, each with a norm before it and a residual around it.
 
     x (B, T, C) -> y (B, T, C). `dropout` is that of the two residual branches, `attention_dropout` that of the
-    attention probabilities. Radford et al. (2019), section 2.3.
+    attention probabilities, and `scale` what the scores are multiplied by, 1/√D if None. Radford et al. (2019), section
+    2.3.
 
     Examples
     --------
@@ -32,11 +33,14 @@ class DecoderBlock(EncoderLayer):
         eps=1e-5,
         dropout=0.0,
         attention_dropout=0.0,
+        scale=None,
         rng=None,
         dtype=np.float32,
     ):
         rng = np.random.default_rng(rng)
-        attention = MultiHeadAttention(width, num_heads, causal=True, dropout=attention_dropout, rng=rng, dtype=dtype)
+        attention = MultiHeadAttention(
+            width, num_heads, causal=True, scale=scale, dropout=attention_dropout, rng=rng, dtype=dtype
+        )
         feed_forward = FeedForward(width, hidden, activation, rng=rng, dtype=dtype)
         super().__init__(
             PreNorm(LayerNorm(width, eps, dtype=dtype), attention, dropout),
@@ -57,8 +61,21 @@ class Decoder(Stack):
     def __init__(self, layers, norm):
         super().__init__(layers, norm)
 
-    def forward(self, x, *, mask=None, positions=None, kv_cache=None, rng=None, keep="all"):  # type: ignore[override]
-        return super().forward(x, mask=mask, positions=positions, kv_cache=kv_cache, rng=rng, keep=keep)
+    def forward(  # type: ignore[override]
+        self,
+        x,
+        *,
+        mask=None,
+        positions=None,
+        kv_cache=None,
+        rng=None,
+        keep="all",
+        output_hidden_states=False,
+        output_attentions=False,
+    ):
+        """Return y, or a `StackOutput` where one of the last two is asked for."""
+        looks = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return super().forward(x, mask=mask, positions=positions, kv_cache=kv_cache, rng=rng, keep=keep, **looks)
 
     def backward(self, dy, cache):
         """Return (dx, grads)."""

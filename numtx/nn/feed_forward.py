@@ -7,14 +7,14 @@ from numtx.functional.door import count, rate
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh")
 GATED = ("swiglu", "geglu", "geglu_tanh", "glu")
 
 
 class FeedForward(Module):
     """Widen, bend, narrow: y = dropout(act(x W₁ + b₁)) W₂ + b₂, on (..., width).
 
-    Vaswani et al. (2017), eq. 2, with any of the activations "relu", "gelu", "gelu_tanh" and "silu".
+    Vaswani et al. (2017), eq. 2, with any of the activations "relu", "gelu", "gelu_tanh", "silu" and "tanh".
 
     Examples
     --------

@@ -1,17 +1,56 @@
 """Grouped-query attention, with a projection each for queries, keys and values."""
 
 from copy import copy
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from numtx.functional.door import count, floating, rate
 from numtx.nn import init
-from numtx.nn.attention_parts import attend, attend_backward, check_scores, merge_heads, split_heads
+from numtx.nn.attention_parts import (
+    attend_backward,
+    attend_to,
+    check_memory_cache,
+    check_scores,
+    is_of_memory,
+    merge_heads,
+    split_heads,
+)
 from numtx.nn.linear import Linear
 from numtx.nn.module import Module
 from numtx.nn.rotary import Rotary
 
 NAME = "GroupedQueryAttention"
+
+
+@dataclass(frozen=True)
+class AttentionWidths:
+    """The widths of an attention that do not follow from the model's; None where they do.
+
+    Attributes
+    ----------
+    head : int or None
+        D of queries and keys; width / num_heads if None. (T5's and some Llamas' heads do not fill the width.)
+    value_head : int or None
+        Dv of values; as D if None.
+    memory : int or None
+        Of the memory (PyTorch's kdim); as x if None.
+    value : int or None
+        Of values of their own (vdim); as the memory if None.
+
+    Examples
+    --------
+    >>> GroupedQueryAttention(8, 4, widths=AttentionWidths(head=3), rng=0).q_proj
+    Linear(8 -> 12)
+    """
+
+    head: int | None = None
+    value_head: int | None = None
+    memory: int | None = None
+    value: int | None = None
+
+    def __post_init__(self):
+        count("AttentionWidths", 1, **{name: width for name, width in asdict(self).items() if width is not None})
 
 
 class GroupedQueryAttention(Module):
@@ -31,21 +70,15 @@ class GroupedQueryAttention(Module):
     width, num_heads : int
     num_kv_heads : int or None
         Hkv, which divides num_heads; as many as heads if None.
-    head_width : int or None
-        D of queries and keys; width / num_heads if None.
-    value_head_width : int or None
-        Dv; as D if None.
-    memory_width, value_width : int or None
-        Widths of the memory (PyTorch's kdim) and of values of their own (vdim); as x and as the memory if None.
+    widths : AttentionWidths or None
+        Of the heads, the memory and the values; all follow from `width` if None.
     rotary : Rotary or None
         Turns queries and keys by their positions, keys before they go into a cache. For self-attention alone. What
         counts is its settings: each attention makes a `Rotary` of its own of them, so many layers may be given one.
     causal, window, scale, dropout
         As in `F.scaled_dot_product_attention`.
-    bias : bool
-        Whether the projections have one.
-    out_bias : bool or None
-        Whether the last projection has one; as the others if None. (Qwen2: biases, but none there.)
+    bias : True, False or "qkv"
+        Which projections have one: all, none, or all but the last (Qwen2).
 
     Examples
     --------
@@ -63,39 +96,29 @@ class GroupedQueryAttention(Module):
         num_heads,
         num_kv_heads=None,
         *,
-        head_width=None,
-        value_head_width=None,
-        memory_width=None,
-        value_width=None,
+        widths=None,
         rotary=None,
         causal=False,
         window=None,
         scale=None,
         dropout=0.0,
         bias=True,
-        out_bias=None,
         rng=None,
         dtype=np.float32,
     ):
         count(NAME, 1, width=width, num_heads=num_heads, **({} if window is None else {"window": window}))
         rate(NAME, "dropout", dropout)
-        if head_width is None and width % num_heads:
-            raise ValueError(f"{NAME}: expected heads that divide the width {width}, or a head_width, got {num_heads}")
-        num_kv_heads = _or(num_kv_heads, num_heads)
-        head_width = _or(head_width, width // num_heads)
-        value_head_width = _or(value_head_width, head_width)
-        memory_width = _or(memory_width, width)
-        value_width = _or(value_width, memory_width)
-        count(NAME, 1, num_kv_heads=num_kv_heads, head_width=head_width, value_head_width=value_head_width)
-        count(NAME, 1, memory_width=memory_width, value_width=value_width)
-        if num_heads % num_kv_heads:
-            raise ValueError(f"{NAME}: expected num_kv_heads that divide the {num_heads} heads, got {num_kv_heads}")
-        _check_rotary(rotary, head_width)
+        num_kv_heads, widths = _or(num_kv_heads, num_heads), _or(widths, AttentionWidths())
+        _check_settings(width, num_heads, num_kv_heads, widths, bias)
+        head = _or(widths.head, width // num_heads)
+        value_head, memory = _or(widths.value_head, head), _or(widths.memory, width)
+        _check_rotary(rotary, head)
         rng = np.random.default_rng(rng)
-        self.q_proj = Linear(width, num_heads * head_width, bias, rng=rng, dtype=dtype)
-        self.k_proj = Linear(memory_width, num_kv_heads * head_width, bias, rng=rng, dtype=dtype)
-        self.v_proj = Linear(value_width, num_kv_heads * value_head_width, bias, rng=rng, dtype=dtype)
-        self.out_proj = Linear(num_heads * value_head_width, width, _or(out_bias, bias), rng=rng, dtype=dtype)
+        some, last = bool(bias), bias is True
+        self.q_proj = Linear(width, num_heads * head, some, rng=rng, dtype=dtype)
+        self.k_proj = Linear(memory, num_kv_heads * head, some, rng=rng, dtype=dtype)
+        self.v_proj = Linear(_or(widths.value, memory), num_kv_heads * value_head, some, rng=rng, dtype=dtype)
+        self.out_proj = Linear(num_heads * value_head, width, last, rng=rng, dtype=dtype)
         # As PyTorch's attention starts.
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             projection.weight = init.xavier_uniform(projection.weight.shape, rng, dtype)
@@ -121,18 +144,24 @@ class GroupedQueryAttention(Module):
     ):
         """Return y (B, Tq, C). With a `kv_cache` the new keys and values join the old ones, and backward is refused.
 
+        The cache of a memory is a `MemoryCache`: it is filled at the first step, and its keys are not made again.
+
         `positions`, (T,) or (B, T), are those of x, for `rotary`; they count from 0, or go on where a cache ends. With
         `need_weights` the result is (y, weights), as in `MultiHeadAttention`.
         """
         self.check_inputs(x, memory, values, bias, mask=mask, positions=positions, kv_cache=kv_cache)
         old = 0 if kv_cache is None else len(kv_cache)
-        query, key, value, projections = self._project(x, memory, values)
+        if memory is not None and kv_cache:  # of the memory, which went through before
+            query, key, value = split_heads(self.q_proj.forward(x)[0], self.num_heads), kv_cache.key, kv_cache.value
+            projections = None
+        else:
+            query, key, value, projections = self._project(x, memory, values)
+            if memory is not None and kv_cache is not None:
+                key, value = kv_cache.fill(key, value, memory, values)
         query, key, turns = self._turn(query, key, positions, old)
-        if kv_cache is not None:
-            key, value = kv_cache.append(key, value)
         settings = {"causal": self.causal, "window": self.window, "scale": self.scale, "dropout": self.dropout}
-        y, attended, weights = attend(
-            query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
+        y, attended, weights = attend_to(
+            kv_cache, query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
         )  # (B, H, Tq, Dv)
         y, out = self.out_proj.forward(merge_heads(y))
         result = (y, weights) if need_weights else y
@@ -197,7 +226,8 @@ class GroupedQueryAttention(Module):
         shapes = queries, keys, keys if values is None else values.shape
         widths = self.width, self.k_proj.weight.shape[0], self.v_proj.weight.shape[0]
         fit = all(len(shape) == 3 and shape[2] == width for shape, width in zip(shapes, widths, strict=True))
-        if not fit or queries[0] != keys[0] or shapes[2][:2] != keys[:2]:
+        shared = is_of_memory(kv_cache)  # by beams: it knows their number
+        if not fit or (queries[0] != keys[0] and not shared) or shapes[2][:2] != keys[:2]:
             wanted = "x (B, Tq, {}), memory (B, Tk, {}) and values (B, Tk, {})".format(*widths)
             got = [None if array is None else array.shape for array in (x, memory, values)]
             raise ValueError(f"{NAME}: expected {wanted}, got {got[0]}, {got[1]} and {got[2]}")
@@ -206,6 +236,7 @@ class GroupedQueryAttention(Module):
         if self.rotary is None and positions is not None:
             raise ValueError(f"{NAME}: expected no positions without a rotary, got {np.shape(positions)}")
         check_scores(NAME, x, (memory, values), bias, mask, self.num_heads, kv_cache)
+        check_memory_cache(NAME, kv_cache, x, (memory, values), self.causal, self.window)
 
     def extra_repr(self):
         text = f"{self.width}, num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
@@ -217,6 +248,18 @@ class GroupedQueryAttention(Module):
 
 def _or(value, default):
     return default if value is None else value
+
+
+def _check_settings(width, num_heads, num_kv_heads, widths, bias):
+    if not isinstance(widths, AttentionWidths):
+        raise ValueError(f"{NAME}: expected widths as AttentionWidths, got {widths!r}")
+    if widths.head is None and width % num_heads:
+        raise ValueError(f"{NAME}: expected heads that divide the width {width}, or widths.head, got {num_heads}")
+    count(NAME, 1, num_kv_heads=num_kv_heads)
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{NAME}: expected num_kv_heads that divide the {num_heads} heads, got {num_kv_heads}")
+    if not isinstance(bias, bool) and bias != "qkv":
+        raise ValueError(f"{NAME}: expected bias True, False or 'qkv', got {bias!r}")
 
 
 def _check_rotary(rotary, head_width):

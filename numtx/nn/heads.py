@@ -93,6 +93,41 @@ class SequenceClassificationHead(_Head):
         return self._scores_backward(dy, cache)
 
 
+class ClassificationHead(_Head):
+    """Scores of the classes of a sequence, dropout on both sides of the dense layer: (B, T, C) -> (B, num_labels).
+
+        y = dropout(act(dropout(pool(x)) W + b)) U + c
+
+    The head of RoBERTa, which pools the first token, and of BART, which pools the last end token: `pooling="last"` with
+    a `mask` that is True at end tokens alone. The parameters are those of `SequenceClassificationHead`.
+    Liu et al. (2019) and Lewis et al. (2020), and their code.
+
+    Examples
+    --------
+    >>> ClassificationHead(4, 3, 0.1, rng=0)(np.ones((2, 5, 4), np.float32)).shape
+    (2, 3)
+    """
+
+    def __init__(
+        self, width, num_labels, dropout=0.0, *, pooling="first", activation="tanh", rng=None, dtype=np.float32
+    ):
+        super().__init__(width, num_labels, dropout, pooler=True, activation=activation, rng=rng, dtype=dtype)
+        self.pooling = Pooling(pooling)
+
+    def forward(self, x, *, mask=None, rng=None):
+        hidden("ClassificationHead", x, len(self.out_proj.weight), pooled=self.pooling.pooling is None)
+        h, pooled = self.pooling.forward(x, mask=mask)  # (B, C)
+        h, drop = F.dropout(h, self.dropout, rng)
+        y, scores = self._scores(h, None, rng)
+        return y, (pooled, drop, scores)
+
+    def backward(self, dy, cache):
+        pooled, drop, scores = cache
+        dh, grads = self._scores_backward(dy, scores)
+        dx, _ = self.pooling.backward(F.dropout_backward(dh, drop), pooled)
+        return dx, grads
+
+
 class ClassifierHead(_Head):
     """Log-probabilities of the classes: y = log_softmax(dropout(pool(x)) W + b), (B, T, C) -> (B, num_labels).
 
@@ -261,15 +296,16 @@ class TiedLMHead(Module):
 class Seq2SeqLMHead(Module):
     """A tied head with a bias of its own: logits = x Eᵀ + b, (..., C) -> (..., V).
 
-    BART and Marian call the bias `final_logits_bias`, start it at zero, and do not train it (a buffer); Marian's files
-    hold one that was trained before. It is a parameter here, with its gradient: a model that freezes it leaves its
-    entry out of the tree. The borrowed table E is (V, C). Lewis et al. (2020).
+    BART and Marian call the bias `final_logits_bias`. It starts at zero and does not learn: it is a buffer, without a
+    gradient. Marian's files hold one that was trained before. The borrowed table E is (V, C). Lewis et al. (2020).
 
     Examples
     --------
     >>> Seq2SeqLMHead(2, dtype=np.float64)(np.ones((1, 2)), np.array([[1.0, 0.0], [2.0, 3.0]]))
     array([[1., 5.]])
     """
+
+    buffers = ("final_logits_bias",)
 
     def __init__(self, vocab_size, *, rng=None, dtype=np.float32):
         count("Seq2SeqLMHead", 1, vocab_size=vocab_size)
@@ -280,9 +316,9 @@ class Seq2SeqLMHead(Module):
         return F.linear(x, weight.T, self.final_logits_bias)
 
     def backward(self, dy, cache):
-        """Return ((dx, dweight), grads)."""
-        dx, dweight, dbias = F.linear_backward(dy, cache)
-        return (dx, dweight.T), {"final_logits_bias": dbias}
+        """Return ((dx, dweight), {})."""
+        dx, dweight, _ = F.linear_backward(dy, cache)
+        return (dx, dweight.T), {}
 
     def extra_repr(self):
         return f"{len(self.final_logits_bias)}"

@@ -5,6 +5,7 @@ import numpy as np
 from numtx.functional.door import floating
 from numtx.nn.attention import MultiHeadAttention
 from numtx.nn.feed_forward import FeedForward
+from numtx.nn.kv_cache import DecoderLayerCache, KVCache
 from numtx.nn.module import Module
 from numtx.nn.norms import LayerNorm
 from numtx.nn.residual import PostNorm, PreNorm
@@ -34,15 +35,18 @@ class EncoderLayer(Module):
     def __init__(self, attention, feed_forward):
         self.attention, self.feed_forward = attention, feed_forward
 
-    def forward(self, x, bias=None, *, mask=None, positions=None, kv_cache=None, rng=None):
+    def forward(self, x, bias=None, *, mask=None, positions=None, kv_cache=None, rng=None, need_weights=False):
         """Return y. What is given besides x goes to the attention: the bias of the scores, mask, positions, cache.
 
-        With a `kv_cache` backward is refused.
+        With a `kv_cache` backward is refused. With `need_weights` the result is (y, weights), as in
+        `MultiHeadAttention`.
         """
         settings = given(bias=bias, mask=mask, positions=positions, kv_cache=kv_cache)
+        settings |= {"need_weights": True} if need_weights else {}
         h, attention = self.attention.forward(x, rng=rng, **settings)  # (B, T, C)
+        h, *weights = h if need_weights else (h,)
         y, feed_forward = self.feed_forward.forward(h, rng=rng)
-        return y, None if kv_cache is not None else (attention, feed_forward)
+        return (y, *weights) if need_weights else y, None if kv_cache is not None else (attention, feed_forward)
 
     def backward(self, dy, cache):
         """Return ((dx, dbias), grads); dbias is None where there was no bias."""
@@ -52,6 +56,10 @@ class EncoderLayer(Module):
         dh, g_feed_forward = self.feed_forward.backward(dy, feed_forward)
         (dx, *_, dbias), g_attention = self.attention.backward(dh, attention)
         return (dx, dbias), {"attention": g_attention, "feed_forward": g_feed_forward}
+
+    def new_cache(self):
+        """Return an empty `kv_cache`."""
+        return KVCache()
 
 
 class DecoderLayer(Module):
@@ -76,17 +84,39 @@ class DecoderLayer(Module):
     def __init__(self, attention, cross_attention, feed_forward):
         self.attention, self.cross_attention, self.feed_forward = attention, cross_attention, feed_forward
 
-    def forward(self, x, memory, bias=None, *, mask=None, memory_mask=None, positions=None, kv_cache=None, rng=None):
-        """Return y. `bias`, `mask`, `positions` and `kv_cache` are those of self-attention.
+    def forward(
+        self,
+        x,
+        memory,
+        bias=None,
+        *,
+        mask=None,
+        memory_mask=None,
+        positions=None,
+        kv_cache=None,
+        rng=None,
+        need_weights=False,
+    ):
+        """Return y. `bias`, `mask` and `positions` are those of self-attention.
 
-        `memory_mask` says which tokens of the memory may be seen: (B, 1, 1, Tk) for one that is padded.
+        `memory_mask` says which tokens of the memory may be seen: (B, 1, 1, Tk) for one that is padded. `kv_cache` is a
+        `DecoderLayerCache`, or a `KVCache` for self-attention alone; then the memory is projected at every step. With
+        `need_weights` the result is (y, (weights, weights over the memory)).
         """
-        self._check(x, memory, memory_mask)
-        settings = given(bias=bias, mask=mask, positions=positions, kv_cache=kv_cache)
-        h, attention = self.attention.forward(x, rng=rng, **settings)  # (B, T, C)
-        g, cross_attention = self.cross_attention.forward(h, memory, rng=rng, **given(mask=memory_mask))
+        own, of_memory = kv_cache, None
+        if isinstance(kv_cache, DecoderLayerCache):
+            own, of_memory = kv_cache.self_attention, kv_cache.cross_attention
+        shown = {"need_weights": True} if need_weights else {}
+        self._check(x, memory, memory_mask, of_memory)
+        settings = given(bias=bias, mask=mask, positions=positions, kv_cache=own)
+        h, attention = self.attention.forward(x, rng=rng, **settings, **shown)  # (B, T, C)
+        h, *weights = h if need_weights else (h,)
+        settings = given(mask=memory_mask, kv_cache=of_memory)
+        g, cross_attention = self.cross_attention.forward(h, memory, rng=rng, **settings, **shown)
+        g, *over_memory = g if need_weights else (g,)
         y, feed_forward = self.feed_forward.forward(g, rng=rng)
-        return y, None if kv_cache is not None else (attention, cross_attention, feed_forward)
+        result = (y, (*weights, *over_memory)) if need_weights else y
+        return result, None if kv_cache is not None else (attention, cross_attention, feed_forward)
 
     def backward(self, dy, cache):
         """Return ((dx, dmemory, dbias), grads); dbias is None where there was no bias."""
@@ -99,17 +129,21 @@ class DecoderLayer(Module):
         grads = {"attention": g_attention, "cross_attention": g_cross, "feed_forward": g_feed_forward}
         return (dx, dmemory, dbias), grads
 
-    def _check(self, x, memory, memory_mask):
+    def new_cache(self):
+        """Return an empty `kv_cache`, of the tokens and of the memory."""
+        return DecoderLayerCache()
+
+    def _check(self, x, memory, memory_mask, of_memory):
         # At the door, before a kv_cache grows; and without a memory cross-attention would look at x.
         name = type(self).__name__
         if memory is None:
             raise ValueError(f"{name}: expected a memory (B, Tk, C), got None")
         floating(name, x=x, memory=memory)
-        if x.ndim != 3 or memory.ndim != 3 or len(x) != len(memory):
+        if x.ndim != 3 or memory.ndim != 3 or (len(x) != len(memory) and of_memory is None):
             raise ValueError(
                 f"{name}: expected x (B, T, C) and memory (B, Tk, C) of one batch, got {x.shape} and {memory.shape}"
             )
-        self.cross_attention.check_inputs(x, memory, **given(mask=memory_mask))
+        self.cross_attention.check_inputs(x, memory, **given(mask=memory_mask, kv_cache=of_memory))
 
 
 class _AsInPyTorch(Module):

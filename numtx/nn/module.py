@@ -10,8 +10,8 @@ from numtx.nn.init import working
 class Module:
     """The base of all components.
 
-    A parameter is an array attribute whose name has no leading underscore; a part is an attribute that is a Module.
-    Subclasses write
+    A parameter is an array attribute whose name has no leading underscore; a part is an attribute that is a Module. An
+    array that belongs to the state but is not trained is a buffer: the class names it in `buffers`. Subclasses write
 
         forward(x, ..., *, mask, rng, ...) -> (y, cache)
         backward(dy, cache)                -> (dinputs, grads)
@@ -29,6 +29,8 @@ class Module:
     Linear(2 -> 3)
     """
 
+    buffers: tuple[str, ...] = ()
+
     def forward(self, *inputs, **settings):
         raise TypeError(f"{type(self).__name__} has no forward of its own")
 
@@ -45,7 +47,11 @@ class Module:
         return self.forward(*inputs, **settings)[0]
 
     def own_parameters(self) -> dict[str, np.ndarray]:
-        """Return the arrays that belong to this module itself, by attribute name."""
+        """Return the parameters that belong to this module itself, by attribute name."""
+        return {n: a for n, a in self.own_arrays().items() if n not in self.buffers}
+
+    def own_arrays(self) -> dict[str, np.ndarray]:
+        """Return the parameters and buffers that belong to this module itself, by attribute name."""
         return {n: a for n, a in vars(self).items() if isinstance(a, np.ndarray) and not n.startswith("_")}
 
     def children(self) -> dict[str, "Module"]:
@@ -64,32 +70,38 @@ class Module:
             for name, array in module.own_parameters().items():
                 yield (f"{path}.{name}" if path else name), array
 
+    def named_arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (dotted name, live array) for all parameters and buffers of the tree."""
+        for path, module in self.named_modules():
+            for name, array in module.own_arrays().items():
+                yield (f"{path}.{name}" if path else name), array
+
     def _owner(self, name: str) -> tuple["Module", str]:
         module, (*path, last) = self, name.split(".")
         for part in path:
             if part not in module.children():
                 raise ValueError(f"{type(self).__name__}: has no parameter {name!r}")
             module = module.children()[part]
-        if last not in module.own_parameters():
+        if last not in module.own_arrays():
             raise ValueError(f"{type(self).__name__}: has no parameter {name!r}")
         return module, last
 
     def get_parameter(self, name: str) -> np.ndarray:
         """Return the live array of a dotted name."""
         owner, last = self._owner(name)
-        return owner.own_parameters()[last]
+        return owner.own_arrays()[last]
 
     def set_parameter(self, name: str, array: np.ndarray) -> None:
-        """Put another array of the same shape in the place of a parameter, without copying."""
+        """Put another array of the same shape in the place of a parameter or a buffer, without copying."""
         owner, last = self._owner(name)
-        old = owner.own_parameters()[last]
+        old = owner.own_arrays()[last]
         if problem := _misfit(array, old, kinds="f"):
             raise ValueError(f"{type(self).__name__}: {name}: {problem}")
         setattr(owner, last, array)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return {dotted name: live array}. The arrays are not copied."""
-        return dict(self.named_parameters())
+        """Return {dotted name: live array}, of parameters and buffers. The arrays are not copied."""
+        return dict(self.named_arrays())
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Copy arrays into the parameters, converted to their dtype, as PyTorch does.
@@ -115,10 +127,10 @@ class Module:
         load_torch_state_dict(self, arrays)
 
     def astype(self, dtype) -> "Module":
-        """Convert every parameter to float32 or float64, in place, and return self."""
+        """Convert every parameter and buffer to float32 or float64, in place, and return self."""
         dtype = working(dtype)
         for _, module in self.named_modules():
-            for name, array in module.own_parameters().items():
+            for name, array in module.own_arrays().items():
                 setattr(module, name, array.astype(dtype))
         return self
 

@@ -23,7 +23,8 @@ class PreNorm(Residual):
     """y = x + dropout(sublayer(norm(x))): the way of GPT-2, and of most models since. Xiong et al. (2020).
 
     Further inputs and settings go to the sublayer as they are. If the sublayer's backward gives a tuple of input
-    gradients, so does this one.
+    gradients, so does this one. Attention that is asked for its weights (`need_weights`) gives (y, weights), and so
+    does what stands around it.
 
     Examples
     --------
@@ -37,8 +38,9 @@ class PreNorm(Residual):
     def forward(self, x, *others, rng=None, **settings):
         h, norm = self.norm.forward(x)
         h, sub = self.sublayer.forward(h, *others, rng=rng, **settings)
+        h, weights = _shown(h)
         h, drop = F.dropout(h, self.dropout, rng)
-        return x + h, (norm, sub, drop)
+        return _beside(x + h, weights), (norm, sub, drop)
 
     def backward(self, dy, cache):
         norm, sub, drop = cache
@@ -62,9 +64,10 @@ class PostNorm(Residual):
 
     def forward(self, x, *others, rng=None, **settings):
         h, sub = self.sublayer.forward(x, *others, rng=rng, **settings)
+        h, weights = _shown(h)
         h, drop = F.dropout(h, self.dropout, rng)
         y, norm = self.norm.forward(x + h)
-        return y, (norm, sub, drop)
+        return _beside(y, weights), (norm, sub, drop)
 
     def backward(self, dy, cache):
         norm, sub, drop = cache
@@ -77,6 +80,15 @@ class PostNorm(Residual):
 def _first(dinputs, grads):
     """Take the gradient of a sublayer's x apart from those of its other inputs (None where it has but one input)."""
     return (dinputs[0], dinputs[1:], grads) if isinstance(dinputs, tuple) else (dinputs, None, grads)
+
+
+def _shown(result):
+    """Take what a sublayer gives apart: y, and the weights where it shows some."""
+    return result if isinstance(result, tuple) else (result, None)
+
+
+def _beside(y, weights):
+    return y if weights is None else (y, weights)
 
 
 def _joined(dx, dothers):

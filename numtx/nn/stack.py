@@ -1,10 +1,32 @@
 """A stack of layers."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from numtx.nn.layers import DecoderLayer, EncoderLayer, given
 from numtx.nn.module import Module, ModuleList
 from numtx.nn.rows import by_rows
+
+
+class StackOutput(NamedTuple):
+    """What a `Stack` gives that was asked for more than y; None for what it was not asked for.
+
+    Attributes
+    ----------
+    y : (B, T, C) array
+    hidden_states : tuple of (B, T, C) arrays or None
+        What came in, and what came out of each layer; the last is y, after the norm.
+    attentions : tuple of (B, H, T, Tk) arrays or None
+        Each layer's weights of self-attention, after softmax and before dropout.
+    cross_attentions : tuple of (B, H, T, Tk) arrays or None
+        Those over the memory.
+    """
+
+    y: np.ndarray
+    hidden_states: tuple[np.ndarray, ...] | None
+    attentions: tuple[np.ndarray, ...] | None
+    cross_attentions: tuple[np.ndarray, ...] | None
 
 
 class Stack(Module):
@@ -50,32 +72,50 @@ class Stack(Module):
         kv_cache=None,
         rng=None,
         keep="all",
+        output_hidden_states=False,
+        output_attentions=False,
     ):
-        """Return y. `kv_cache` is a list of one KVCache a layer; with it nothing is kept.
+        """Return y, or a `StackOutput` where one of the last two is asked for: to look at, not to differentiate.
 
         What is not given does not go to the layers. `mask` and `bias` are those of self-attention, `memory_mask` that
-        of attention over the memory.
+        of attention over the memory. `kv_cache` is a list of one cache a layer, as `new_cache` makes it; with it
+        nothing is kept. Backward takes dy of y alone, whatever else was asked for.
         """
         self._check(memory, memory_mask, kv_cache, keep)
         keep = keep if kv_cache is None else None
         lent = [] if memory is None else [memory]
         lent += [] if bias is None else [bias]
         settings = given(mask=mask, memory_mask=memory_mask, positions=positions)
-        if keep is None and kv_cache is None and rng is None and "forward" not in vars(self):  # a trace sees it whole
+        settings |= {"need_weights": True} if output_attentions else {}
+        looked_at = output_hidden_states or output_attentions or "forward" in vars(self)  # a trace sees it whole
+        if keep is None and kv_cache is None and rng is None and not looked_at:
             y = by_rows(self._outputs, x, lent, settings)
             if y is not None:
                 return y, None
         keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
-        kept = []
+        kept, hidden_states, weights = [], [x] if output_hidden_states else [], []
         for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
             before = x
             own = settings if kv_cache is None else {**settings, "kv_cache": kv_cache[i]}
             x, cache = layer.forward(x, *lent, rng=_generator(key), **own)
+            if output_attentions:
+                x, shown = x
+                weights.append(shown)
+            if output_hidden_states:
+                hidden_states.append(x)
             if keep is not None:
                 kept.append(cache if keep == "all" else before)
             del cache, before  # without `keep`, no activation outlives its layer
         y, norm = (x, None) if self.norm is None else self.norm.forward(x)
-        return y, None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm, y.shape)
+        cache = None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm, y.shape)
+        if not output_hidden_states and not output_attentions:
+            return y, cache
+        states = (*hidden_states[:-1], y) if output_hidden_states else None
+        return StackOutput(y, states, *_of_each(weights if output_attentions else None, memory is not None)), cache
+
+    def new_cache(self):
+        """Return an empty `kv_cache`: a list of what each layer keeps between steps."""
+        return [layer.new_cache() for layer in self.layers]
 
     def _outputs(self, x, *lent, **settings):
         for layer in self.layers:
@@ -118,15 +158,22 @@ class Stack(Module):
         if keep not in ("all", "inputs", None):
             raise ValueError(f"{name}: expected keep 'all', 'inputs' or None, got {keep!r}")
         if kv_cache is not None and len(kv_cache) != len(self.layers):
-            raise ValueError(f"{name}: expected {len(self.layers)} KVCaches, one a layer, got {len(kv_cache)}")
+            raise ValueError(f"{name}: expected {len(self.layers)} caches, one a layer, got {len(kv_cache)}")
         if kv_cache is not None and len(lengths := {len(one) for one in kv_cache}) > 1:
-            raise ValueError(f"{name}: expected KVCaches of one length, got {sorted(lengths)}")
+            raise ValueError(f"{name}: expected caches of one length, got {sorted(lengths)}")
         if memory is None and memory_mask is not None:
             raise ValueError(f"{name}: expected a memory with its memory_mask, got the mask alone")
         wrong = DecoderLayer if memory is None else EncoderLayer
         if any(isinstance(layer, wrong) for layer in self.layers):
             expected, got = ("a memory", "none") if memory is None else ("no memory", f"one {np.shape(memory)}")
             raise ValueError(f"{name}: expected {expected} for layers of kind {wrong.__name__}, got {got}")
+
+
+def _of_each(weights, has_memory):
+    """Return (weights of self-attention, weights over the memory), each a tuple with one for each layer, or None."""
+    if weights is None or not has_memory:
+        return None if weights is None else tuple(weights), None
+    return tuple(own for own, _ in weights), tuple(over for _, over in weights)
 
 
 def _generator(key):

@@ -33,7 +33,7 @@ def grouped_attention():
         "grouped_attention", module,
         lambda x: module(x, position_embeddings=(both.cos(), both.sin()), attention_mask=hidden)[0],
         {"x": normal(rng, 2, 5, 8)}, {"positions": positions}, rng,
-        width=8, num_heads=4, num_kv_heads=2, head_width=4, causal=True, rotary={"layout": "half", "base": 100.0},
+        width=8, num_heads=4, num_kv_heads=2, widths={"head": 4}, causal=True, rotary={"layout": "half", "base": 100.0},
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def attention_of_three_widths():
         "attention_of_three_widths", module,
         lambda x, memory, values: module(x, memory, values, **settings, need_weights=False)[0],
         inputs, {"mask": real[:, None, None, :], "weights": weights.detach().numpy()}, rng,
-        width=WIDTH, num_heads=3, memory_width=5, value_width=4,
+        width=WIDTH, num_heads=3, widths={"memory": 5, "value": 4},
     )  # fmt: skip
 
 

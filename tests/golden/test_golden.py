@@ -176,8 +176,9 @@ def test_component(name, agree):
     kind, names, inputs, others = COMPONENTS[name]
     arrays, metadata = read(name)
     options = json.loads(metadata["options"])
-    if "rotary" in options:
-        options["rotary"] = nn.Rotary(**options["rotary"])
+    for option, part in (("rotary", nn.Rotary), ("widths", nn.AttentionWidths)):
+        if option in options:
+            options[option] = part(**options[option])
     component = kind(**options, dtype=np.float64)
     check_component(agree, name, component, names, inputs, **{key: arrays[key] for key in others})
 
@@ -185,7 +186,9 @@ def test_component(name, agree):
 def test_attention_of_three_widths(agree):
     """PyTorch's names and layouts, both ways; and the weights of each head."""
     arrays, metadata = read("attention_of_three_widths")
-    component = nn.GroupedQueryAttention(**json.loads(metadata["options"]), dtype=np.float64)
+    options = json.loads(metadata["options"])
+    widths = nn.AttentionWidths(**options.pop("widths"))
+    component = nn.GroupedQueryAttention(**options, widths=widths, dtype=np.float64)
     component.load_torch_state_dict(below(arrays, "parameter/"))
     inputs = [arrays[key] for key in ("x", "memory", "values")]
     (y, weights), cache = component.forward(*inputs, mask=arrays["mask"], need_weights=True)
@@ -283,7 +286,7 @@ def test_gpt2(tmp_path, agree):
         # Gradients go where weights go: into a model, and out under the names of its files.
         twin = GPT2LMHeadModel(model.config, dtype=np.float64)
         twin.load_state_dict(nn.flatten(grads))
-        ours = twin.checkpoint_arrays()
+        ours = twin.to_checkpoint()
         assert sorted(ours) == sorted(theirs)
         values = {"logits": model(arrays["input_ids"]).logits, "loss": loss}
         expected = {"logits": arrays["logits"], "loss": arrays["loss"]}

@@ -27,7 +27,7 @@ def llama_like(randomized, seed=0, **options):
 def test_cached_decoding_equals_the_full_forward(pieces, window, layout, shift, seed, randomized):
     """In pieces of any length; positions by default, or given and starting anywhere."""
     rotary = None if layout is None else nn.Rotary(layout, base=50.0)
-    attention = llama_like(randomized, seed, rotary=rotary, window=window, head_width=4, value_head_width=3)
+    attention = llama_like(randomized, seed, rotary=rotary, window=window, widths=nn.AttentionWidths(4, 3))
     length = sum(pieces)
     x = np.random.default_rng(seed).normal(size=(2, length, 8))
     positions = None if shift == 0 or rotary is None else np.arange(length) + shift
@@ -44,7 +44,7 @@ def test_cached_decoding_equals_the_full_forward(pieces, window, layout, shift, 
 
 
 def test_the_cache_keeps_the_heads_of_keys_alone(randomized):
-    attention, kv_cache = llama_like(randomized, value_head_width=3), nn.KVCache()
+    attention, kv_cache = llama_like(randomized, widths=nn.AttentionWidths(value_head=3)), nn.KVCache()
     attention(np.ones((1, 5, 8)), kv_cache=kv_cache)
     key, value = kv_cache.append(np.zeros((1, 2, 1, 2)), np.zeros((1, 2, 1, 3)))
     assert key.shape == (1, 2, 6, 2)
@@ -110,7 +110,7 @@ def test_a_head_each_is_multi_head_attention(randomized):
 
 def test_what_stands_for_another_gets_its_gradient(randomized):
     """x as its own memory, and a memory as its own values: the gradients of the copies add up."""
-    attention = randomized(nn.GroupedQueryAttention(4, 4, 2, head_width=3, **F64))
+    attention = randomized(nn.GroupedQueryAttention(4, 4, 2, widths=nn.AttentionWidths(3), **F64))
     x, dy = np.random.default_rng(0).normal(size=(2, 2, 5, 4))
     gradients = []
     for inputs in ((x,), (x, x), (x, x, x), (x, None, x)):
@@ -126,7 +126,7 @@ def test_what_stands_for_another_gets_its_gradient(randomized):
 
 
 def test_a_memory_s_padding_is_never_seen(randomized):
-    attention = randomized(nn.GroupedQueryAttention(4, 4, 2, head_width=2, memory_width=6, value_width=3, **F64))
+    attention = randomized(nn.GroupedQueryAttention(4, 4, 2, widths=nn.AttentionWidths(2, memory=6, value=3), **F64))
     rng = np.random.default_rng(0)
     x, memory, values = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 5, 6)), rng.normal(size=(2, 5, 3))
     real = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
@@ -187,7 +187,7 @@ def test_weights_say_who_looks_where(kind, randomized):
 
 def test_float32_stays_float32_and_starts_at_pytorchs_scale():
     attention = nn.GroupedQueryAttention(
-        64, 4, 2, head_width=8, scale=0.5, rotary=nn.Rotary("interleaved"), causal=True, rng=0
+        64, 4, 2, widths=nn.AttentionWidths(8), scale=0.5, rotary=nn.Rotary("interleaved"), causal=True, rng=0
     )
     y, cache = attention.forward(np.ones((2, 3, 64), np.float32))
     (dx, *_), grads = attention.backward(y, cache)
@@ -210,11 +210,11 @@ def call(x=(2, 3, 8), memory=None, values=None, options=None, **settings):
 
 
 @pytest.mark.parametrize(
-    ("bias", "out_bias", "expected"),
-    [(True, None, "qkvo"), (False, None, ""), (True, False, "qkv"), (False, True, "o")],
+    ("bias", "expected"),
+    [(True, "qkvo"), (False, ""), ("qkv", "qkv")],
 )
-def test_which_projections_have_a_bias(bias, out_bias, expected):
-    names = [name for name, _ in build(bias=bias, out_bias=out_bias)().named_parameters()]
+def test_which_projections_have_a_bias(bias, expected):
+    names = [name for name, _ in build(bias=bias)().named_parameters()]
     assert "".join(name[0] for name in names if name.endswith("bias")) == expected
 
 
@@ -223,27 +223,37 @@ REFUSED = {
     "kv heads that do not divide": (build(8, 4, 3), "num_kv_heads that divide the 4 heads, got 3"),
     "more kv heads than heads": (build(8, 4, 8), "num_kv_heads that divide the 4 heads, got 8"),
     "no kv heads": (build(8, 4, 0), "num_kv_heads as a whole number of at least 1, got 0"),
-    "heads that do not divide": (build(9, 4, 2), "heads that divide the width 9, or a head_width, got 4"),
+    "heads that do not divide": (build(9, 4, 2), "heads that divide the width 9, or widths.head, got 4"),
     "odd heads under rotary": (build(12, 4, 2, **ROTARY), "a rotary of an even width .*got 3"),
     "a rotary by its layout's name": (build(8, 4, 2, rotary="half"), "a Rotary or None, got 'half'"),
     "rotary wider than a head": (build(8, 4, 2, rotary=nn.Rotary("half", width=4)), "at most 2, .*got 4"),
+    "a width by its name": (build(8, 4, 2, widths={"head": 2}), "widths as AttentionWidths, got {'head': 2}"),
+    "another bias": (build(8, 4, 2, bias="o"), "bias True, False or 'qkv', got 'o'"),
     "window of zero": (build(8, 4, 2, window=0), "window .*got 0"),
     "dropout of one": (build(8, 4, 2, dropout=1.0), "dropout .*got 1.0"),
     "x of two axes": (call(x=(3, 8)), r"x \(B, Tq, 8\).*got \(3, 8\)"),
     "x too wide": (call(x=(2, 3, 9)), r"x \(B, Tq, 8\).*got \(2, 3, 9\)"),
     "memory too wide": (call(memory=(2, 3, 9)), r"memory \(B, Tk, 8\).*got .*\(2, 3, 9\)"),
     "memory of another batch": (call(memory=(3, 3, 8)), r"memory \(B, Tk, 8\).*got .*\(3, 3, 8\)"),
-    "no memory of another width": (call(options={"memory_width": 5}), r"memory \(B, Tk, 5\).*None"),
+    "no memory of another width": (
+        call(options={"widths": nn.AttentionWidths(memory=5)}),
+        r"memory \(B, Tk, 5\).*None",
+    ),
     "values longer than the memory": (call(memory=(2, 3, 8), values=(2, 4, 8)), r"values .*got .*\(2, 4, 8\)"),
     "no values of their own": (
-        call(memory=(2, 3, 8), options={"value_width": 5}),
+        call(memory=(2, 3, 8), options={"widths": nn.AttentionWidths(value=5)}),
         r"values \(B, Tk, 5\), got .*None",
     ),
     "memory under rotary": (call(memory=(2, 3, 8), options=ROTARY), "no memory with rotary"),
     "positions without rotary": (call(positions=np.arange(3)), "no positions without a rotary"),
-    "memory beside a kv_cache": (call(memory=(2, 3, 8), kv_cache=nn.KVCache()), "no memory with a kv_cache"),
-    "values beside a kv_cache": (call(values=(2, 3, 8), kv_cache=nn.KVCache()), "no memory with a kv_cache"),
+    "memory beside a kv_cache": (call(memory=(2, 3, 8), kv_cache=nn.KVCache()), "no memory with a KVCache"),
+    "values beside a kv_cache": (call(values=(2, 3, 8), kv_cache=nn.KVCache()), "no memory with a KVCache"),
 }
+
+
+def test_a_width_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"^AttentionWidths: expected head as a whole number of at least 1, got 0$"):
+        nn.AttentionWidths(head=0)
 
 
 @pytest.mark.parametrize(("made", "message"), REFUSED.values(), ids=REFUSED)

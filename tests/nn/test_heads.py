@@ -19,6 +19,7 @@ def hidden(*shape, dtype=np.float32, seed=0):
 HEADS = {
     "Pooler": lambda **s: nn.Pooler(C, **s),
     "SequenceClassificationHead": lambda **s: nn.SequenceClassificationHead(C, 5, **s),
+    "ClassificationHead": lambda **s: nn.ClassificationHead(C, 5, **s),
     "ClassifierHead": lambda **s: nn.ClassifierHead(C, 5, **s),
     "RegressorHead": lambda **s: nn.RegressorHead(C, **s),
 }
@@ -75,6 +76,7 @@ def test_names_and_shapes_of_the_parameters():
     assert list(nn.ClassifierHead(6, 5, bias=False).state_dict()) == ["out_proj.weight"]
     assert list(nn.ValueHead(6).state_dict()) == ["out_proj.weight", "out_proj.bias"]
     assert list(nn.Seq2SeqLMHead(5).state_dict()) == ["final_logits_bias"]
+    assert not list(nn.Seq2SeqLMHead(5).named_parameters())  # it does not learn
     names = {name: shape.shape for name, shape in nn.MaskedLMHead(6, 5).named_parameters()}
     assert names == {
         "bias": (5,), "dense.weight": (6, 6), "dense.bias": (6,), "norm.weight": (6,), "norm.bias": (6,),

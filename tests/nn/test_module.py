@@ -270,6 +270,44 @@ def test_summary_is_a_table_that_adds_up():
     assert nn.Dropout().summary().split() == ["-" * len("total    0"), "total", "0"]
 
 
+class Shifted(nn.Module):
+    buffers = ("shift",)
+
+    def __init__(self):
+        self.weight, self.shift = np.ones(2, np.float32), np.full(3, 2, np.float32)
+
+
+def test_a_buffer_belongs_to_the_state_and_is_no_parameter():
+    module = Shifted()
+    assert list(dict(module.named_parameters())) == ["weight"]
+    assert list(dict(module.named_arrays())) == list(module.state_dict()) == ["weight", "shift"]
+    assert module.num_parameters() == 2
+    module.load_state_dict({"weight": np.zeros(2), "shift": np.arange(3.0)})
+    assert module.shift.tolist() == [0, 1, 2]
+    module.set_parameter("shift", np.ones(3))
+    assert module.get_parameter("shift").tolist() == [1, 1, 1]
+    assert module.astype(np.float64).shift.dtype == np.float64
+    with pytest.raises(ValueError, match="missing shift"):
+        module.load_state_dict({"weight": np.zeros(2)})
+
+
+def test_undrawn_weights_draw_nothing_and_afterwards_all_is_as_before():
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    with nn.init.undrawn():
+        layer = nn.Linear(3, 2, rng=rng)
+        table = nn.Embedding(5, 4, rng=rng, dtype=np.float64)
+        assert not nn.init.draws()
+    assert rng.bit_generator.state == before
+    assert (layer.weight.shape, layer.weight.dtype) == ((3, 2), np.float32)
+    assert (table.weight.shape, table.weight.dtype) == ((5, 4), np.float64)
+    assert nn.init.draws()
+    np.testing.assert_array_equal(nn.Linear(3, 2, rng=0).weight, nn.Linear(3, 2, rng=0).weight)
+    with pytest.raises(ZeroDivisionError), nn.init.undrawn():
+        1 / 0  # noqa: B018
+    assert nn.init.draws()
+
+
 # Trees ------------------------------------------------------------------------------------------------------------
 
 NAMES = st.text("abcdefgh_01", min_size=1, max_size=4)

@@ -280,7 +280,9 @@ def test_backward_after_a_cache_is_refused(make):
 
 WIDER = nn.DecoderLayer(
     nn.PostNorm(nn.LayerNorm(4, **F64), nn.MultiHeadAttention(4, 2, causal=True, rng=0, **F64)),
-    nn.PostNorm(nn.LayerNorm(4, **F64), nn.GroupedQueryAttention(4, 2, memory_width=5, rng=0, **F64)),
+    nn.PostNorm(
+        nn.LayerNorm(4, **F64), nn.GroupedQueryAttention(4, 2, widths=nn.AttentionWidths(memory=5), rng=0, **F64)
+    ),
     nn.PostNorm(nn.LayerNorm(4, **F64), nn.FeedForward(4, 6, rng=0, **F64)),
 )
 OWN = "TransformerDecoderLayer: expected "
@@ -324,7 +326,7 @@ WRONG = {
         lambda layer, **s: layer.forward(X, np.ones((2, 5, 6)), **s),
         CROSS + r"x and memory \(B, T, 4\), got x \(2, 3, 4\) and memory \(2, 5, 6\)",
     ),
-    "a memory of another width than memory_width": (
+    "a memory of another width than widths.memory": (
         lambda layer, **s: WIDER.forward(X, MEMORY, **s),
         r"GroupedQueryAttention: expected x \(B, Tq, 4\), memory \(B, Tk, 5\) .* \(2, 5, 4\) and None",
     ),
@@ -361,7 +363,7 @@ STACKS = {
     "caches of two lengths": (
         encoder_layer,
         lambda s: s(X, kv_cache=[nn.KVCache(), grown(2)]),
-        r"KVCaches of one length, got \[0, 2\]",
+        r"caches of one length, got \[0, 2\]",
     ),
     "dy of another shape": (
         encoder_layer,
@@ -373,7 +375,7 @@ STACKS = {
         lambda s: s.backward(np.ones(()), s.forward(X)[1]),
         r"dy of the shape of y, \(2, 3, 4\), got \(\)",
     ),
-    "a cache too few": (encoder_layer, lambda s: s(X, kv_cache=[nn.KVCache()]), r"2 KVCaches, one a layer, got 1"),
+    "a cache too few": (encoder_layer, lambda s: s(X, kv_cache=[nn.KVCache()]), r"2 caches, one a layer, got 1"),
 }
 
 

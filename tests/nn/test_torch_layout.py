@@ -126,7 +126,7 @@ def test_a_tree_of_another_module_is_refused(tree):
 GROUPED = {
     "of one width": ({}, {"in_proj_weight": (12, 4), "in_proj_bias": (12,)}),
     "of three widths": (
-        {"memory_width": 3, "value_width": 5},
+        {"widths": nn.AttentionWidths(memory=3, value=5)},
         {"q_proj_weight": (4, 4), "k_proj_weight": (4, 3), "v_proj_weight": (4, 5), "in_proj_bias": (12,)},
     ),
 }
@@ -164,10 +164,9 @@ def test_a_part_of_what_pytorch_has_as_one_is_no_tree():
 
 ANOTHER = {
     "grouped heads": {"num_kv_heads": 1},
-    "heads that do not fill the width": {"head_width": 3},
-    "values of another width": {"value_head_width": 3},
-    "no bias at the end": {"out_bias": False},
-    "a bias at the end alone": {"bias": False, "out_bias": True},
+    "heads that do not fill the width": {"widths": nn.AttentionWidths(3)},
+    "values of another width": {"widths": nn.AttentionWidths(value_head=3)},
+    "no bias at the end": {"bias": "qkv"},
 }
 
 

@@ -36,36 +36,37 @@ def assert_untouched(model):
 
 
 SITES = [
-    "embedding/embedding",
-    "embedding",
-    "positions/embedding",
-    "positions",
-    "embedding_dropout/dropout",
-    "embedding_dropout",
-    "stack.layers.0.attention.norm/layer_norm",
-    "stack.layers.0.attention.norm",
-    "stack.layers.0.attention.sublayer/linear",
-    "stack.layers.0.attention.sublayer/scaled_dot_product_attention",
-    "stack.layers.0.attention.sublayer.out_proj/linear",
-    "stack.layers.0.attention.sublayer.out_proj",
-    "stack.layers.0.attention.sublayer",
-    "stack.layers.0.attention/dropout",
-    "stack.layers.0.attention",
-    "stack.layers.0.feed_forward.norm/layer_norm",
-    "stack.layers.0.feed_forward.norm",
-    "stack.layers.0.feed_forward.sublayer.up/linear",
-    "stack.layers.0.feed_forward.sublayer.up",
-    "stack.layers.0.feed_forward.sublayer/gelu_tanh",
-    "stack.layers.0.feed_forward.sublayer/dropout",
-    "stack.layers.0.feed_forward.sublayer.down/linear",
-    "stack.layers.0.feed_forward.sublayer.down",
-    "stack.layers.0.feed_forward.sublayer",
-    "stack.layers.0.feed_forward/dropout",
-    "stack.layers.0.feed_forward",
-    "stack.layers.0",
-    "stack.norm/layer_norm",
-    "stack.norm",
-    "stack",
+    "body.embedding/embedding",
+    "body.embedding",
+    "body.positions/embedding",
+    "body.positions",
+    "body.embedding_dropout/dropout",
+    "body.embedding_dropout",
+    "body.stack.layers.0.attention.norm/layer_norm",
+    "body.stack.layers.0.attention.norm",
+    "body.stack.layers.0.attention.sublayer/linear",
+    "body.stack.layers.0.attention.sublayer/scaled_dot_product_attention",
+    "body.stack.layers.0.attention.sublayer.out_proj/linear",
+    "body.stack.layers.0.attention.sublayer.out_proj",
+    "body.stack.layers.0.attention.sublayer",
+    "body.stack.layers.0.attention/dropout",
+    "body.stack.layers.0.attention",
+    "body.stack.layers.0.feed_forward.norm/layer_norm",
+    "body.stack.layers.0.feed_forward.norm",
+    "body.stack.layers.0.feed_forward.sublayer.up/linear",
+    "body.stack.layers.0.feed_forward.sublayer.up",
+    "body.stack.layers.0.feed_forward.sublayer/gelu_tanh",
+    "body.stack.layers.0.feed_forward.sublayer/dropout",
+    "body.stack.layers.0.feed_forward.sublayer.down/linear",
+    "body.stack.layers.0.feed_forward.sublayer.down",
+    "body.stack.layers.0.feed_forward.sublayer",
+    "body.stack.layers.0.feed_forward/dropout",
+    "body.stack.layers.0.feed_forward",
+    "body.stack.layers.0",
+    "body.stack.norm/layer_norm",
+    "body.stack.norm",
+    "body.stack",
+    "body",
     "head/linear",
     "head",
     "GPT2LMHeadModel",
@@ -90,9 +91,9 @@ def test_a_loss_that_overflows_from_finite_logits_has_a_place():
         assert t.first_nonfinite() is None
     assert [name for name in t if "cross_entropy" in name] == [LOSS]
     assert t[LOSS].doutput is not None
-    weight = np.zeros_like(model.head.weight)
-    weight[0, :2] = 1.9e38, -1.9e38  # two logits that float32 holds, and whose difference it does not
-    model.set_parameter("head.weight", weight)
+    weight = np.zeros_like(model.decoder)  # (V, C)
+    weight[:2, 0] = 1.9e38, -1.9e38  # two logits that float32 holds, and whose difference it does not
+    model.set_parameter("decoder", weight)
     with nn.trace(model) as t, np.errstate(all="ignore"):
         loss, _ = model.loss_and_grads({"input_ids": IDS, "shift_labels": np.array([[0, 1, 0, 1], [0, 1, 1, 0]])})
         assert loss == np.inf
@@ -113,16 +114,16 @@ def test_a_site_holds_what_went_in_and_came_out():
     assert top.doutput["logits"] is dlogits
     assert top.dinputs is None
     assert list(top.grads) == list(nn.flatten(grads))
-    layer = t["stack.layers.0"]
-    assert layer.inputs[0] is t["stack"].inputs[0]
-    np.testing.assert_array_equal(layer.output, t["stack.layers.1"].inputs[0])
-    np.testing.assert_array_equal(t["stack.layers.1"].dinputs[0], layer.doutput)
-    np.testing.assert_array_equal(t["stack"].dinputs, layer.dinputs[0])
-    norm = t["stack.norm/layer_norm"]
-    assert norm.inputs[1] is model.stack.norm.weight
+    layer = t["body.stack.layers.0"]
+    assert layer.inputs[0] is t["body.stack"].inputs[0]
+    np.testing.assert_array_equal(layer.output, t["body.stack.layers.1"].inputs[0])
+    np.testing.assert_array_equal(t["body.stack.layers.1"].dinputs[0], layer.doutput)
+    np.testing.assert_array_equal(t["body.stack"].dinputs, layer.dinputs[0])
+    norm = t["body.stack.norm/layer_norm"]
+    assert norm.inputs[1] is model.body.stack.norm.weight
     assert [g.shape for g in norm.dinputs] == [layer.output.shape, (4,), (4,)]
     assert norm.grads == {}
-    np.testing.assert_array_equal(t["stack.norm"].grads["weight"], norm.dinputs[1])
+    np.testing.assert_array_equal(t["body.stack.norm"].grads["weight"], norm.dinputs[1])
 
 
 def test_every_site_has_its_gradients_or_none_without_backward():
@@ -168,11 +169,11 @@ def test_what_is_computed_a_second_time_in_backward_has_the_gradients():
     with nn.trace(model) as t:
         model.loss_and_grads(BATCH, keep="inputs")
     for i in range(2):
-        first, second = t[f"stack.layers.{i}"], t[f"stack.layers.{i}#1"]
+        first, second = t[f"body.stack.layers.{i}"], t[f"body.stack.layers.{i}#1"]
         np.testing.assert_array_equal(first.output, second.output)
         assert first.doutput is None
         assert second.doutput is not None
-        assert f"stack.layers.{i}.feed_forward.sublayer/gelu_tanh#1" in t.sites
+        assert f"body.stack.layers.{i}.feed_forward.sublayer/gelu_tanh#1" in t.sites
     assert "stack#1" not in t.sites
 
 
@@ -214,10 +215,10 @@ def test_a_cache_of_nothing_still_means_nothing_inside():
         with pytest.raises(ValueError, match="GPT2LMHeadModel: backward after"):
             model.backward({"logits": outputs.logits}, cache)
         x = np.ones((1, 2, 4), np.float32)
-        y, cache = model.stack.forward(x, kv_cache=[nn.KVCache(), nn.KVCache()])
+        y, cache = model.body.stack.forward(x, kv_cache=[nn.KVCache(), nn.KVCache()])
         with pytest.raises(ValueError, match="Decoder: backward after"):
-            model.stack.backward(y, cache)
-        attention = model.stack.layers[0].attention.sublayer
+            model.body.stack.backward(y, cache)
+        attention = model.body.stack.layers[0].attention.sublayer
         y, cache = attention.forward(x, kv_cache=nn.KVCache())
         with pytest.raises(ValueError, match="MultiHeadAttention: backward after"):
             attention.backward(y, cache)
@@ -234,7 +235,7 @@ class Slow(dict):
 
 def test_threads_each_at_its_own_place():
     model = model_of()
-    names = [name for name in SITES if not name.startswith("stack.layers")]
+    names = [name for name in SITES if not name.startswith("body.stack.layers")]
     with nn.trace(model) as t, ThreadPoolExecutor(4) as pool:
         t.sites = Slow()
 
@@ -250,7 +251,7 @@ def test_threads_each_at_its_own_place():
     for site in whole:
         assert (site.doutput["logits"] == site.inputs[0][0, 0]).all()
     for tail in tails:
-        site = t["stack.layers.0.feed_forward.sublayer.up/linear" + tail]
+        site = t["body.stack.layers.0.feed_forward.sublayer.up/linear" + tail]
         np.testing.assert_array_equal(site.output, site.inputs[0] @ site.inputs[1] + site.inputs[2])
         np.testing.assert_allclose(site.dinputs[0], site.doutput @ site.inputs[1].T, rtol=1e-5, atol=1e-6)
 
@@ -261,7 +262,7 @@ def test_threads_each_at_its_own_place():
 def test_everything_is_restored():
     model = model_of()
     with nn.trace(model):
-        assert "forward" in vars(model.stack)
+        assert "forward" in vars(model.body.stack)
     assert_untouched(model)
 
 
@@ -278,12 +279,12 @@ def test_everything_is_restored_after_an_error():
 def test_an_error_in_a_call_leaves_the_places_right():
     model = model_of(layers=1)
     with nn.trace(model) as t:
-        table = model.embedding.weight
+        table = model.body.embedding.weight
         for wrong in (table[:1], table.astype(int)):
-            model.embedding.weight = wrong
+            model.body.embedding.weight = wrong
             with pytest.raises(ValueError, match="embedding"):
                 model(IDS)
-        model.embedding.weight = table
+        model.body.embedding.weight = table
         assert F.relu(np.ones(1))[0] == 1  # not inside the model any more, so not a site
         assert list(t) == []
         model(IDS)
@@ -323,11 +324,11 @@ def test_a_bad_weight_is_found_in_the_component_that_owns_it(name, bad):
     model.get_parameter(name).flat[0] = bad  # of the embedding it is row 0, which the ids use
     with np.errstate(invalid="ignore"), nn.trace(model) as t:
         model.forward(IDS)
-    assert t.first_nonfinite() == (name.rpartition(".")[0], "output")
+    assert t.first_nonfinite() == (name.rpartition(".")[0] or "GPT2LMHeadModel", "output")
 
 
 def test_a_bad_input_is_found_where_it_enters():
-    stack = model_of().stack
+    stack = model_of().body.stack
     x = np.ones((1, 2, 4), np.float32)
     x[0, 0, 0] = np.nan
     with np.errstate(invalid="ignore"), nn.trace(stack) as t:
@@ -339,11 +340,11 @@ def test_a_bad_input_is_found_where_it_enters():
 
 FIRST_BACKWARD = {
     "linear": "head/linear",
-    "layer_norm": "stack.norm/layer_norm",
-    "dropout": "stack.layers.1.feed_forward/dropout",
-    "gelu_tanh": "stack.layers.1.feed_forward.sublayer/gelu_tanh",
-    "scaled_dot_product_attention": "stack.layers.1.attention.sublayer/scaled_dot_product_attention",
-    "embedding": "positions/embedding",
+    "layer_norm": "body.stack.norm/layer_norm",
+    "dropout": "body.stack.layers.1.feed_forward/dropout",
+    "gelu_tanh": "body.stack.layers.1.feed_forward.sublayer/gelu_tanh",
+    "scaled_dot_product_attention": "body.stack.layers.1.attention.sublayer/scaled_dot_product_attention",
+    "embedding": "body.positions/embedding",
 }
 
 
@@ -378,7 +379,7 @@ def test_a_nan_of_a_later_call_is_found_there(monkeypatch):
         patch.setattr(F, "gelu_tanh_backward", spoilt(F.gelu_tanh_backward, at=2))
         with nn.trace(model) as t:
             model.loss_and_grads(BATCH)
-    assert t.first_nonfinite() == ("stack.layers.0.feed_forward.sublayer/gelu_tanh", "gradient")
+    assert t.first_nonfinite() == ("body.stack.layers.0.feed_forward.sublayer/gelu_tanh", "gradient")
 
 
 def test_a_nan_of_a_forward_is_found_in_its_pair(monkeypatch):
@@ -392,7 +393,7 @@ def test_a_nan_of_a_forward_is_found_in_its_pair(monkeypatch):
         patch.setattr(F, "gelu_tanh", wrong)
         with np.errstate(invalid="ignore"), nn.trace(model) as t:
             model.forward(IDS)
-    assert t.first_nonfinite() == ("stack.layers.0.feed_forward.sublayer/gelu_tanh", "output")
+    assert t.first_nonfinite() == ("body.stack.layers.0.feed_forward.sublayer/gelu_tanh", "output")
 
 
 def test_every_pair_is_wrapped():

@@ -157,17 +157,22 @@ def grouped_oracle(attention, seen):
 BUILT = {
     "grouped": {"num_kv_heads": 2},
     "multi-query without biases": {"num_kv_heads": 1, "bias": False},
-    "wide heads": {"num_kv_heads": 2, "head_width": 5},
-    "values of another width": {"num_kv_heads": 2, "head_width": 4, "value_head_width": 3, "scale": 1.0},
-    "no bias at the end": {"num_kv_heads": 4, "out_bias": False},
+    "wide heads": {"num_kv_heads": 2, "widths": {"head": 5}},
+    "values of another width": {"num_kv_heads": 2, "widths": {"head": 4, "value_head": 3}, "scale": 1.0},
+    "no bias at the end": {"num_kv_heads": 4, "bias": "qkv"},
 }
+
+
+def build(options, *, memory=None, value=None, **settings):
+    widths = nn.AttentionWidths(**options.get("widths", {}), memory=memory, value=value)
+    return nn.GroupedQueryAttention(8, 4, **{**options, "widths": widths}, **settings)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("options", BUILT.values(), ids=BUILT)
 @pytest.mark.parametrize("causal", [False, True])
 def test_self_attention(causal, options, scale, agree, differentiate):
-    attention = nn.GroupedQueryAttention(8, 4, **options, causal=causal, window=3 if causal else None, **F64)
+    attention = build(options, causal=causal, window=3 if causal else None, **F64)
     rng = np.random.default_rng(0)
     dy, mask = normal(rng, (2, 5, 8)), REAL[:, None, None]
     inputs = randomised(attention, {"x": normal(rng, (2, 5, 8)), "bias": normal(rng, (1, 4, 5, 5))}, scale=scale)
@@ -179,8 +184,7 @@ def test_self_attention(causal, options, scale, agree, differentiate):
 @pytest.mark.parametrize("options", BUILT.values(), ids=BUILT)
 @pytest.mark.parametrize("has_values", [False, True])
 def test_cross_attention(has_values, options, scale, agree, differentiate):
-    value_width = 3 if has_values else None
-    attention = nn.GroupedQueryAttention(8, 4, **options, memory_width=6, value_width=value_width, **F64)
+    attention = build(options, memory=6, value=3 if has_values else None, **F64)
     rng = np.random.default_rng(0)
     inputs, dy = {"x": normal(rng, (2, 3, 8)), "memory": normal(rng, (2, 5, 6))}, normal(rng, (2, 3, 8))
     if has_values:
@@ -192,7 +196,7 @@ def test_cross_attention(has_values, options, scale, agree, differentiate):
 
 def test_float32_is_within_rounding_noise(within_noise):
     for options in BUILT.values():
-        attention = nn.GroupedQueryAttention(8, 4, **options, causal=True)
+        attention = build(options, causal=True)
         rng = np.random.default_rng(0)
         inputs, dy = randomised(attention, {"x": normal(rng, (2, 5, 8))}), normal(rng, (2, 5, 8))
         oracle = grouped_oracle(attention, allowed(5, 5, causal=True))
@@ -203,7 +207,7 @@ def test_float32_is_within_rounding_noise(within_noise):
 @pytest.mark.parametrize("bias", [True, False])
 def test_multihead_attention_with_kdim_and_vdim(bias, scale, agree, differentiate):
     theirs = torch.nn.MultiheadAttention(6, 3, bias=bias, kdim=5, vdim=4, batch_first=True)
-    ours = nn.GroupedQueryAttention(6, 3, memory_width=5, value_width=4, bias=bias, **F64)
+    ours = nn.GroupedQueryAttention(6, 3, widths=nn.AttentionWidths(memory=5, value=4), bias=bias, **F64)
     rng = np.random.default_rng(0)
     inputs = {"x": normal(rng, (2, 3, 6)), "memory": normal(rng, (2, 5, 5)), "values": normal(rng, (2, 5, 4))}
     inputs, dy = randomised(ours, inputs, scale=scale), normal(rng, (2, 3, 6))
@@ -236,7 +240,9 @@ def test_llama(heads, bias, scale, agree, differentiate):
     )  # fmt: skip
     theirs = llama.LlamaAttention(config, layer_idx=0).eval()
     rotary = nn.Rotary("half", base=base)
-    ours = nn.GroupedQueryAttention(width, H, Hkv, head_width=D, rotary=rotary, causal=True, bias=bias, **F64)
+    ours = nn.GroupedQueryAttention(
+        width, H, Hkv, widths=nn.AttentionWidths(D), rotary=rotary, causal=True, bias=bias, **F64
+    )
     rng = np.random.default_rng(0)
     inputs, dy = randomised(ours, {"x": normal(rng, (2, 5, width))}, scale=scale), normal(rng, (2, 5, width))
     positions = np.array([[0, 1, 2, 3, 4], [3, 4, 7, 8, 30]])
@@ -264,7 +270,7 @@ def test_t5(cross, scale, agree, differentiate, monkeypatch):
     width, heads, head_width, tk = 6, 4, 3, 4 if cross else 5
     config = t5.T5Config(d_model=width, d_kv=head_width, num_heads=heads, dropout_rate=0.0, attn_implementation="eager")
     theirs = t5.T5Attention(config, has_relative_attention_bias=False, layer_idx=0).eval()
-    ours = nn.GroupedQueryAttention(width, heads, head_width=head_width, scale=1.0, bias=False, **F64)
+    ours = nn.GroupedQueryAttention(width, heads, widths=nn.AttentionWidths(head_width), scale=1.0, bias=False, **F64)
     rng = np.random.default_rng(0)
     inputs = {"x": normal(rng, (2, 5, width))} | ({"memory": normal(rng, (2, tk, width))} if cross else {})
     inputs["bias"] = normal(rng, (1, heads, 5, tk))
@@ -296,7 +302,7 @@ def test_weights_of_each_head(packed, causal):
     if packed:
         ours, inputs = nn.MultiHeadAttention(6, 3, causal=causal, **F64), (query, key)
     else:
-        ours = nn.GroupedQueryAttention(6, 3, memory_width=5, value_width=4, causal=causal, **F64)
+        ours = nn.GroupedQueryAttention(6, 3, widths=nn.AttentionWidths(memory=5, value=4), causal=causal, **F64)
         inputs = query, key, value
     ours.load_torch_state_dict(arrays)
     (y, weights), _ = ours.forward(*inputs, mask=REAL[:, None, None], need_weights=True)

@@ -65,7 +65,8 @@ def compare(agree, ours, names, theirs, call, inputs, borrowed=None, **settings)
     parameters = {name: known[other.removesuffix(".T")] for name, other in names.items()}
     arrays = {name: p.detach().numpy() for name, p in parameters.items()}
     flip = {name: names[name].endswith(".T") for name in names}
-    ours.load_state_dict({name: array.T if flip[name] else array for name, array in arrays.items()})
+    for name, array in arrays.items():
+        ours.set_parameter(name, array.T if flip[name] else array)
 
     leaves = {name: torch.from_numpy(array.copy()).requires_grad_() for name, array in inputs.items()}
     result = call(*leaves.values())
@@ -178,13 +179,23 @@ def test_classifier_with_its_loss(scale, agree):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_sequence_to_sequence_head(scale, agree):
-    theirs = modules(scale, shared=torch.nn.Embedding(V, C), bias=torch.nn.Linear(1, V))
-    names = {"final_logits_bias": "bias.bias"}
+    theirs = modules(scale, shared=torch.nn.Embedding(V, C))
+    ours, bias = nn.Seq2SeqLMHead(V, **F64), normal(2, V)
+    ours.set_parameter("final_logits_bias", bias)
 
-    def call(x):  # as in BartForConditionalGeneration: lm_head(x) + final_logits_bias
-        return TF.linear(x, theirs["shared"].weight) + theirs["bias"].bias
+    def call(x):  # as in BartForConditionalGeneration: lm_head(x) + final_logits_bias, which is a buffer
+        return TF.linear(x, theirs["shared"].weight) + torch.from_numpy(bias)
 
-    compare(agree, nn.Seq2SeqLMHead(V, **F64), names, theirs, call, {"x": normal(0, B, T, C)}, "shared.weight")
+    compare(agree, ours, {}, theirs, call, {"x": normal(0, B, T, C)}, "shared.weight")
+
+
+def test_head_with_dropout_on_both_sides(agree):
+    from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
+
+    theirs = randomized(RobertaClassificationHead(transformers.RobertaConfig(**TINY, num_labels=5)).eval())
+    names = under("pooler.dense", "dense", LINEAR) | under("out_proj", "out_proj", LINEAR)
+    ours = nn.ClassificationHead(C, 5, 0.1, **F64)
+    compare(agree, ours, names, theirs, theirs, {"x": normal(0, B, T, C)})
 
 
 # --- Transformers ----------------------------------------------------------------------------------------------------

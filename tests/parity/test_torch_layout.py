@@ -59,11 +59,11 @@ TWINS = {
         lambda: torch.nn.MultiheadAttention(C, H, bias=False),
     ),
     "MultiheadAttention, kdim and vdim": (
-        lambda: nn.GroupedQueryAttention(C, H, memory_width=5, value_width=4),
+        lambda: nn.GroupedQueryAttention(C, H, widths=nn.AttentionWidths(memory=5, value=4)),
         lambda: torch.nn.MultiheadAttention(C, H, kdim=5, vdim=4),
     ),
     "MultiheadAttention, vdim, no bias": (
-        lambda: nn.GroupedQueryAttention(C, H, value_width=4, bias=False),
+        lambda: nn.GroupedQueryAttention(C, H, widths=nn.AttentionWidths(value=4), bias=False),
         lambda: torch.nn.MultiheadAttention(C, H, vdim=4, bias=False),
     ),
     "MultiheadAttention, a projection each": (
@@ -139,9 +139,8 @@ def test_there_and_back(twins, dtype):
 def test_attention_with_a_projection_each(bias, widths, agree):
     """The weights of one do in the other what they did, and gradients come out under PyTorch's names."""
     theirs = torch.nn.MultiheadAttention(C, H, bias=bias, batch_first=True, **widths)
-    ours = nn.GroupedQueryAttention(
-        C, H, memory_width=widths.get("kdim"), value_width=widths.get("vdim"), bias=bias, dtype=np.float64
-    )
+    own = nn.AttentionWidths(memory=widths.get("kdim"), value=widths.get("vdim"))
+    ours = nn.GroupedQueryAttention(C, H, widths=own, bias=bias, dtype=np.float64)
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for parameter in theirs.parameters():

@@ -14,7 +14,8 @@ MOVES = 1e-5
 CASES, DRAWS = 3, 200  # so many cases that move the result, out of at most so many drawn
 NAMED = 60  # drawn cases that are enough to tell every mistake from all others
 
-# These need huge, tied or far-off numbers, or a second call, to show: what the scales draw is not moved by them.
+# These need huge, tied or far-off numbers, a second call, or a look at what went on inside, to show: what the scales
+# draw is not moved by them.
 AT_THE_WITNESS_ALONE = {
     "softmax without subtracting the maximum",
     "log_softmax as the logarithm of softmax",
@@ -30,6 +31,9 @@ AT_THE_WITNESS_ALONE = {
     "GroupedQueryAttention counts from zero after a cache",
     "GroupedQueryAttention off by one after a cache",
     "GroupedQueryAttention turns what comes out of the cache",
+    "last hidden state before the final norm",
+    "weights of self-attention and over the memory exchanged",
+    "weights shown as the mean over the heads",
 }
 TOO_SMALL = {("FeedForward takes gelu for gelu_tanh", 0.02)}  # both are x / 2 there
 # Of the former, those whose numbers differ in the tenth digit, which is enough for a name.

@@ -173,7 +173,8 @@ def attention_case(
     x: np.ndarray = X, memory: Any = None, values: Any = None, positions: Any = None, **options: Any
 ) -> Case:
     """Four heads of two, each two of which share a key."""
-    options = {"width": 4, "num_heads": 4, "num_kv_heads": 2, "head_width": 2, "scale": None, "causal": True, **options}
+    options = {"num_kv_heads": 2, "widths": {"head": 2}, "scale": None, "causal": True, **options}
+    options = {"width": 4, "num_heads": 4, **options}
     inputs = {"x": x, "memory": memory, "values": values, "bias": None}
     return component_case(build, Draft(options, inputs, {"mask": None, "positions": positions, "rng": None}), scale=1.0)
 

@@ -11,15 +11,17 @@ from numtx import nn
 from numtx.testing.adapter import Draft, component_case
 from numtx.testing.mistake import Mistake
 from numtx.testing.spec import Case
-from numtx.testing.specs.nn_heads import build
+from numtx.testing.specs.nn_heads import build, build_sequence_lm_head
 
 # (B, T, C) = (2, 3, 4), and a table (V, C) of five rows
 X = np.random.default_rng(5).standard_normal((2, 3, 4))
 TABLE = np.random.default_rng(6).standard_normal((5, 4))
+PADDED = np.array([[1, 1, 0], [1, 0, 0]], bool)[:, None, None]
 
 right_pooling = nn.Pooling.forward
 right_pooler = nn.Pooler.forward
 right_classifier = nn.ClassifierHead.forward
+right_classification, right_classification_backward = nn.ClassificationHead.forward, nn.ClassificationHead.backward
 right_span, right_span_backward = nn.SpanHead.forward, nn.SpanHead.backward
 right_value = nn.ValueHead.forward
 right_masked_lm_backward = nn.MaskedLMHead.backward
@@ -45,6 +47,15 @@ def activation_forgotten(self: nn.Pooler, dy: Any, cache: Any) -> Any:
 def mask_not_dropped(self: nn.SequenceClassificationHead, dy: Any, cache: Any) -> Any:
     pooled, _, out = cache
     return self._scores_backward(dy, (pooled, None, out))
+
+
+def first_dropout_forgotten(self: nn.ClassificationHead, dy: Any, cache: Any) -> Any:
+    pooled, _, scores = cache
+    return right_classification_backward(self, dy, (pooled, None, scores))
+
+
+def last_column_for_last_token(self: nn.ClassificationHead, x: Any, *, mask: Any = None, rng: Any = None) -> Any:
+    return right_classification(self, x, mask=None if self.pooling.pooling == "last" else mask, rng=rng)
 
 
 def probabilities(self: nn.ClassifierHead, x: Any, *, mask: Any = None, rng: Any = None) -> Any:
@@ -144,7 +155,8 @@ def token_case(kind: Any, **options: Any) -> Case:
 
 def borrowing_case(kind: Any, **options: Any) -> Case:
     """A head over a borrowed table."""
-    return component_case(build(kind), Draft({"vocab_size": 5, **options}, {"x": X, "weight": TABLE}, {}))
+    made = build_sequence_lm_head if kind is nn.Seq2SeqLMHead else build(kind)
+    return component_case(made, Draft({"vocab_size": 5, **options}, {"x": X, "weight": TABLE}, {}))
 
 
 def masked_lm_case() -> Case:
@@ -153,6 +165,24 @@ def masked_lm_case() -> Case:
 
 
 MISTAKES = [
+    Mistake(
+        name="dropout before the dense layer not undone",
+        of="ClassificationHead",
+        why="The head has two places of dropout and one rate; one backward is written for both.",
+        hint="Drop everything in the first place: may x have a gradient?",
+        backward=first_dropout_forgotten,
+        witness=lambda: head_case(nn.ClassificationHead, 3, num_labels=3, pooling="first", activation="tanh"),
+        owner="numtx.nn.ClassificationHead",
+    ),
+    Mistake(
+        name="classes read from the last column, padding or not",
+        of="ClassificationHead",
+        why="x[:, -1] is the last token as long as no sequence is shorter than the others.",
+        hint="Add padding on the right: the scores must not change.",
+        forward=last_column_for_last_token,
+        witness=lambda: head_case(nn.ClassificationHead, mask=PADDED, num_labels=3, pooling="last", activation="tanh"),
+        owner="numtx.nn.ClassificationHead",
+    ),
     Mistake(
         name="pooler reads the last token instead of the first",
         of="Pooler",

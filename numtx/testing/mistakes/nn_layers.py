@@ -95,6 +95,16 @@ def positions_of_the_first_row(self: nn.LearnedPositions, dy: Any, cache: Any) -
     return dy, right_learned_backward(self, first, cache)[1]
 
 
+def _offset_by(self: nn.LearnedPositions, offset: int) -> Any:
+    other = object.__new__(nn.LearnedPositions)
+    vars(other).update({**vars(self), "offset": offset})
+    return other
+
+
+def positions_without_their_offset(self: nn.LearnedPositions, x: Any, *, positions: Any = None) -> Any:
+    return right_learned(_offset_by(self, 0), x, positions=positions)
+
+
 def positions_from_one(self: nn.SinusoidalPositions, x: Any, *, positions: Any = None) -> Any:
     positions = np.arange(x.shape[1]) if positions is None else np.asarray(positions)
     return right_sinusoidal(self, x, positions=positions + 1)
@@ -186,7 +196,9 @@ MISTAKES = [
         why="The rows are broadcast without saying over which axis; where batch and length are equal it runs.",
         hint="Give two equal sequences in one batch: they must stay equal.",
         forward=positions_over_the_batch,
-        witness=lambda: case_of(nn.LearnedPositions, {"num_positions": 3, "width": 4}, {"positions": None}),
+        witness=lambda: case_of(
+            nn.LearnedPositions, {"num_positions": 3, "width": 4, "offset": 0}, {"positions": None}
+        ),
         owner="numtx.nn.LearnedPositions",
     ),
     Mistake(
@@ -195,7 +207,20 @@ MISTAKES = [
         why="One row serves the whole batch, and its gradient is assigned where it should be summed.",
         hint="Compare the gradient at batch 1 and batch 2.",
         backward=positions_of_the_first_row,
-        witness=lambda: case_of(nn.LearnedPositions, {"num_positions": 3, "width": 4}, {"positions": None}),
+        witness=lambda: case_of(
+            nn.LearnedPositions, {"num_positions": 3, "width": 4, "offset": 0}, {"positions": None}
+        ),
+        owner="numtx.nn.LearnedPositions",
+    ),
+    Mistake(
+        name="LearnedPositions reads the rows before the offset",
+        of="LearnedPositions",
+        why="BART's table has two rows more than positions, and shapes fit without the two that come first.",
+        hint="Which row of the table does the first token read?",
+        forward=positions_without_their_offset,
+        witness=lambda: case_of(
+            nn.LearnedPositions, {"num_positions": 3, "width": 4, "offset": 2}, {"positions": None}
+        ),
         owner="numtx.nn.LearnedPositions",
     ),
     Mistake(

@@ -47,7 +47,7 @@ def head_overwrites_embedding(self: GPT2LMHeadModel, doutputs: Any, cache: Any) 
     _, grads = right_backward(self, doutputs, cache)
     if self.config.tie_word_embeddings:
         (_, dtable), _ = self.head.backward(doutputs["logits"], cache[1])
-        grads["embedding"]["weight"] = dtable
+        grads["body"]["embedding"]["weight"] = dtable
     return None, grads
 
 
@@ -55,37 +55,27 @@ def head_forgotten(self: GPT2LMHeadModel, doutputs: Any, cache: Any) -> Any:
     _, grads = right_backward(self, doutputs, cache)
     if self.config.tie_word_embeddings:
         (_, dtable), _ = self.head.backward(doutputs["logits"], cache[1])
-        grads["embedding"]["weight"] = grads["embedding"]["weight"] - dtable
+        grads["body"]["embedding"]["weight"] = grads["body"]["embedding"]["weight"] - dtable
     return None, grads
 
 
-def padding_seen(
-    self: GPT2LMHeadModel,
-    input_ids: Any,
-    attention_mask: Any = None,
-    position_ids: Any = None,
-    *,
-    kv_cache: Any = None,
-    rng: Any = None,
-    keep: Any = "all",
-) -> Any:
-    return right_forward(self, input_ids, None, position_ids, kv_cache=kv_cache, rng=rng, keep=keep)
+def padding_seen(self: GPT2LMHeadModel, *inputs: Any, rng: Any = None, keep: Any = "all", **settings: Any) -> Any:
+    input_ids, _, position_ids = _three(*inputs)
+    return right_forward(self, input_ids, None, position_ids, rng=rng, keep=keep, **settings)
 
 
 def off_by_one_after_cache(
-    self: GPT2LMHeadModel,
-    input_ids: Any,
-    attention_mask: Any = None,
-    position_ids: Any = None,
-    *,
-    kv_cache: Any = None,
-    rng: Any = None,
-    keep: Any = "all",
+    self: GPT2LMHeadModel, *inputs: Any, rng: Any = None, keep: Any = "all", **settings: Any
 ) -> Any:
-    old = len(kv_cache[0]) if kv_cache is not None else 0
+    input_ids, attention_mask, position_ids = _three(*inputs)
+    old = len(settings["kv_cache"][0]) if settings.get("kv_cache") is not None else 0
     if old and position_ids is None:
         position_ids = np.arange(old - 1, old - 1 + np.shape(input_ids)[1])
-    return right_forward(self, input_ids, attention_mask, position_ids, kv_cache=kv_cache, rng=rng, keep=keep)
+    return right_forward(self, input_ids, attention_mask, position_ids, rng=rng, keep=keep, **settings)
+
+
+def _three(input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> tuple[Any, Any, Any]:
+    return input_ids, attention_mask, position_ids
 
 
 def _summed(logits: Any, labels: Any, num_items: Any) -> Any:

@@ -186,6 +186,31 @@ def final_norm_forgotten(self: nn.Stack, *inputs: Any, **settings: Any) -> Any:
         self.norm = norm
 
 
+def last_state_before_the_norm(self: nn.Stack, *inputs: Any, **settings: Any) -> Any:
+    result, cache = right_stack_forward(self, *inputs, **settings)
+    if not settings.get("output_hidden_states") or self.norm is None:
+        return result, cache
+    norm, self.norm = self.norm, None
+    try:
+        before = right_stack_forward(self, *inputs, **settings)[0].y
+    finally:
+        self.norm = norm
+    return result._replace(hidden_states=(*result.hidden_states[:-1], before)), cache
+
+
+def weights_exchanged(self: nn.DecoderLayer, x: Any, memory: Any, *others: Any, **settings: Any) -> Any:
+    result, cache = right_decoder_forward(self, x, memory, *others, **settings)
+    return ((result[0], result[1][::-1]) if settings.get("need_weights") else result), cache
+
+
+def weights_of_all_heads(self: nn.EncoderLayer, *inputs: Any, **settings: Any) -> Any:
+    result, cache = right_encoder_forward(self, *inputs, **settings)
+    if not settings.get("need_weights"):
+        return result, cache
+    y, weights = result
+    return (y, np.broadcast_to(weights.mean(axis=1, keepdims=True), weights.shape)), cache
+
+
 OPTIONS = {
     "width": 4,
     "num_heads": 2,
@@ -204,11 +229,11 @@ def encoder_case(grouped: bool = False, **settings: Any) -> Case:
     return component_case(build_layer(memory=False), draft, scale=1.0)
 
 
-def decoder_case(norm_first: bool = False, **settings: Any) -> Case:
+def decoder_case(norm_first: bool = False, memory: Any = MEMORY, **settings: Any) -> Case:
     """Two tokens over a memory of three, of which one is padding."""
     options = {**OPTIONS, "norm_first": norm_first, "causal": True}
     draft = Draft(
-        options, {"x": X, "memory": MEMORY, "bias": None}, {"mask": None, "memory_mask": None, "rng": None, **settings}
+        options, {"x": X, "memory": memory, "bias": None}, {"mask": None, "memory_mask": None, "rng": None, **settings}
     )
     return component_case(build_layer(memory=True), draft, scale=1.0)
 
@@ -368,6 +393,33 @@ MISTAKES = [
         forward=bias_added_by_every_layer,
         witness=lambda: stack_case(bias=BIAS),
         owner="numtx.nn.Stack",
+    ),
+    Mistake(
+        name="last hidden state before the final norm",
+        of="Stack",
+        why="The states are gathered in the loop over layers, and the norm comes after it.",
+        hint="Is the last of the hidden states what the head reads?",
+        forward=last_state_before_the_norm,
+        witness=stack_case,
+        owner="numtx.nn.Stack",
+    ),
+    Mistake(
+        name="weights of self-attention and over the memory exchanged",
+        of="DecoderLayer",
+        why="Both have one shape where target and memory are of one length, and the order is a convention.",
+        hint="Which of the two is causal?",
+        forward=weights_exchanged,
+        witness=lambda: decoder_case(memory=MEMORY[:, :2]),
+        owner="numtx.nn.DecoderLayer",
+    ),
+    Mistake(
+        name="weights shown as the mean over the heads",
+        of="EncoderLayer",
+        why="PyTorch's attention gives that unless told not to average; Transformers gives those of each head.",
+        hint="Do two heads show the same weights?",
+        forward=weights_of_all_heads,
+        witness=encoder_case,
+        owner="numtx.nn.EncoderLayer",
     ),
     Mistake(
         name="final norm forgotten",

@@ -35,6 +35,7 @@ def draw_attention(d: Drawer, cross: bool = False) -> Draft:
         "num_heads": num_heads,
         "causal": not cross and d.boolean(),
         "window": d.choice((None, None, 1, 2)) if rng is None and not cross else None,
+        "scale": d.choice((None, None, 1.0)),
         "dropout": rate,
         "bias": d.boolean(),
     }
@@ -51,7 +52,7 @@ def draw_attention(d: Drawer, cross: bool = False) -> Draft:
 
 def attention(p: plain.Parameters, options: Any, x: Any, memory: Any, bias: Any, mask: Any, rng: Any) -> np.ndarray:
     """Each head by itself."""
-    settings = {key: options[key] for key in ("num_heads", "causal", "window")}
+    settings = {key: options[key] for key in ("num_heads", "causal", "window")} | {"scale": options.get("scale")}
     return plain.multi_head_attention(p, x, memory, bias, mask=mask, **settings)
 
 
@@ -69,6 +70,27 @@ def cached_equals_full(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
         steps.append(pair.forward(**step.keywords())[0])
     error = difference(np.concatenate(steps, axis=1), full)
     yield within("cached decoding equals the full forward", "y", error, 1e-12, "a decoding step differs")
+
+
+def memory_projected_once(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
+    """Query by query with a `MemoryCache`, two beams a row from the second on, gives what all at once give."""
+    x, mask = case.inputs["x"], case.settings["mask"]
+    if case.inputs["bias"] is not None:  # which has a place for every query
+        return
+    plain_case = case.with_settings(rng=None)
+    full, _ = pair.forward(**plain_case.keywords())
+    kv_cache = nn.MemoryCache()
+    for t in range(x.shape[1]):
+        beams = 1 + (t > 0)
+        if t == 1:
+            kv_cache.reorder(np.repeat(np.arange(len(x)), beams))
+        step = plain_case.with_inputs({"x": np.repeat(x[:, t : t + 1], beams, axis=0)})
+        if mask is not None:
+            rows = mask if mask.shape[2] == 1 else mask[:, :, t : t + 1]
+            step = step.with_settings(mask=np.repeat(rows, beams, axis=0))
+        y, _ = pair.forward(**step.with_settings(kv_cache=kv_cache).keywords())
+        error = difference(y, np.repeat(full[:, t : t + 1], beams, axis=0))
+        yield within("a memory's cache changes nothing", "y", error, 1e-12, f"query {t} differs, of {beams} beams")
 
 
 def shown_beside(case: Case, pair: Pair, expected: np.ndarray) -> Iterator[Finding]:
@@ -89,7 +111,7 @@ def weights_are_shown(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
     options, given = case.settings["module"].options, dict(case.inputs)
     x, memory, bias = (given.pop(name) for name in ("x", "memory", "bias"))
     made = plain.queries_keys_values(given, x, memory, options["num_heads"])
-    settings = {key: options[key] for key in ("causal", "window")}
+    settings = {key: options[key] for key in ("causal", "window")} | {"scale": options.get("scale")}
     yield from shown_beside(case, pair, weights(*made, bias, mask=case.settings["mask"], **settings))
 
 
@@ -221,7 +243,7 @@ SPECS = [
         attention,
         positional=("x", "memory", "bias"),
         stochastic=True,
-        checks=(weights_are_shown,),
+        checks=(weights_are_shown, memory_projected_once),
     ),
     component_spec(
         "PreNorm",

@@ -16,16 +16,16 @@ from numtx.testing.spec import Case, Pair, Spec
 from numtx.testing.specs import attention
 from numtx.testing.specs import nn_plain as plain
 from numtx.testing.specs import rotary as rotary_spec
-from numtx.testing.specs.nn_attention import shown_beside
+from numtx.testing.specs.nn_attention import memory_projected_once, shown_beside
 from numtx.testing.specs.nn_layers import rates
 
 POSITIONAL = ("x", "memory", "values", "bias")
 
 
-def build(dtype: Any, *, rotary: Any = None, **options: Any) -> nn.GroupedQueryAttention:
-    """An attention, with a rotary of the settings given."""
+def build(dtype: Any, *, widths: Any, rotary: Any = None, **options: Any) -> nn.GroupedQueryAttention:
+    """An attention, with widths and a rotary of the settings given."""
     made = None if rotary is None else nn.Rotary(**rotary)
-    return nn.GroupedQueryAttention(**options, rotary=made, rng=0, dtype=dtype)
+    return nn.GroupedQueryAttention(**options, widths=nn.AttentionWidths(**widths), rotary=made, rng=0, dtype=dtype)
 
 
 def draw_heads(d: Drawer) -> dict[str, Any]:
@@ -36,11 +36,9 @@ def draw_heads(d: Drawer) -> dict[str, Any]:
         "width": width,
         "num_heads": num_heads,
         "num_kv_heads": num_kv_heads,
-        "head_width": head_width,
-        "value_head_width": d.choice((None, None, 1, 3)),
+        "widths": {"head": head_width, "value_head": d.choice((None, None, 1, 3))},
         "scale": d.choice((None, None, 1.0)),
-        "bias": d.boolean(),
-        "out_bias": d.choice((None, True, False)),
+        "bias": d.choice((True, False, "qkv")),
     }
 
 
@@ -66,9 +64,9 @@ def draw_self(d: Drawer) -> Draft:
     options |= {"causal": d.boolean(), "dropout": rate, "window": d.choice((2, None, 1)) if rng is None else None}
     rotary = None
     if d.integer(0, 3) > 0:
-        if options["head_width"] is None and (options["width"] // options["num_heads"]) % 2:
-            options["head_width"] = 2
-        head_width = options["head_width"] or options["width"] // options["num_heads"]
+        if options["widths"]["head"] is None and (options["width"] // options["num_heads"]) % 2:
+            options["widths"]["head"] = 2
+        head_width = options["widths"]["head"] or options["width"] // options["num_heads"]
         rotary = rotary_spec.settings(d, head_width)
     shape = (batch, options["num_heads"], length, length)
     inputs = {
@@ -89,7 +87,7 @@ def draw_cross(d: Drawer) -> Draft:
     rate, rng = rates(d)
     memory_width = d.choice((None, 5))
     value_width = d.choice((None, 2))
-    options |= {"memory_width": memory_width, "value_width": value_width, "dropout": rate}
+    options |= {"widths": {**options["widths"], "memory": memory_width, "value": value_width}, "dropout": rate}
     memory_width = memory_width or options["width"]
     has_values = value_width is not None or d.boolean()
     shape = (batch, options["num_heads"], queries, keys)
@@ -186,6 +184,6 @@ SPECS = [
         grouped,
         positional=POSITIONAL,
         stochastic=True,
-        checks=(weights_are_shown,),
+        checks=(weights_are_shown, memory_projected_once),
     ),
 ]

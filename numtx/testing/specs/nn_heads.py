@@ -96,6 +96,33 @@ def draw_sequence_lm_head(d: Drawer) -> Draft:
     return Draft({"vocab_size": vocabulary}, {"x": x, "weight": d.array((vocabulary, width))})
 
 
+def final_bias(size: int) -> np.ndarray:
+    """A buffer, and so no parameter of the case: numbers that float32 holds."""
+    return np.arange(size) % 5 / 8 - 0.25
+
+
+def build_sequence_lm_head(dtype: Any, **options: Any) -> nn.Seq2SeqLMHead:
+    """A head whose bias is not zero."""
+    head = nn.Seq2SeqLMHead(**options, dtype=dtype)
+    head.final_logits_bias[:] = final_bias(options["vocab_size"])
+    return head
+
+
+def draw_classification_head(d: Drawer) -> Draft:
+    """Any pooling."""
+    width, num_labels = d.sizes(2, 1, 4)
+    rate, rng = rates(d)
+    options = {
+        "width": width,
+        "num_labels": num_labels,
+        "dropout": rate,
+        "pooling": d.choice(("first", "last", "mean", None)),
+        "activation": d.choice(ACTIVATIONS),
+    }
+    x, mask = sequence(d, options["pooling"], width)
+    return Draft(options, {"x": x}, {"mask": None if options["pooling"] is None else mask, "rng": rng})
+
+
 def draw_masked_lm_head(d: Drawer) -> Draft:
     # LayerNorm of dead or tiny rows amplifies what finite differences miss: the eps is not small beside the variance.
     width, vocabulary = d.sizes(2, 3, 5)
@@ -153,6 +180,13 @@ SPECS = [
         stochastic=True,
     ),
     component_spec(
+        "ClassificationHead",
+        build(nn.ClassificationHead),
+        draw_classification_head,
+        lambda p, options, x, mask, rng: scores(p, {**options, "pooler": True}, x, mask),
+        stochastic=True,
+    ),
+    component_spec(
         "ClassifierHead",
         build(nn.ClassifierHead),
         lambda d: draw_head(d, labels=2),
@@ -183,9 +217,9 @@ SPECS = [
     component_spec("SpanHead", build(nn.SpanHead), draw_token_head, span, stochastic=True),
     component_spec(
         "Seq2SeqLMHead",
-        build(nn.Seq2SeqLMHead),
+        build_sequence_lm_head,
         draw_sequence_lm_head,
-        lambda p, options, x, weight: plain.affine(x, weight.T, p["final_logits_bias"]),
+        lambda p, options, x, weight: plain.affine(x, weight.T, final_bias(len(weight))),
         positional=("x", "weight"),
     ),
     component_spec(

@@ -76,13 +76,14 @@ def draw_learned_positions(d: Drawer) -> Draft:
     batch, length, width = d.sizes(3, 1, 4)
     limit = length + d.integer(0, 2)
     settings = {"positions": positions_of(d, batch, length, limit)}
-    return Draft({"num_positions": limit, "width": width}, {"x": d.array((batch, length, width))}, settings)
+    options = {"num_positions": limit, "width": width, "offset": d.choice((0, 2))}
+    return Draft(options, {"x": d.array((batch, length, width))}, settings)
 
 
 def learned_positions(p: plain.Parameters, options: Any, x: np.ndarray, positions: Any) -> np.ndarray:
     y = np.empty(x.shape)
     for b, t, c in np.ndindex(x.shape):
-        y[b, t, c] = x[b, t, c] + p["weight"][_position(positions, b, t), c]
+        y[b, t, c] = x[b, t, c] + p["weight"][_position(positions, b, t) + options.get("offset", 0), c]
     return y
 
 

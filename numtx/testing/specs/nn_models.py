@@ -9,7 +9,7 @@ import numpy as np
 
 from numtx import nn
 from numtx.models import loss as loss_pair
-from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model
 from numtx.testing.adapter import Draft, component_spec
 from numtx.testing.drawer import Drawer
 from numtx.testing.findings import Finding, within
@@ -61,11 +61,19 @@ def padding(d: Drawer, batch: int, length: int) -> np.ndarray:
 def logits(
     p: plain.Parameters, options: Any, input_ids: Any, attention_mask: Any, position_ids: Any, rng: Any, keep: str
 ) -> np.ndarray:
-    """Embedding, positions, the stack, and the head: the embedding once more, or a matrix of its own."""
+    """The last hidden state, and the head: the embedding once more, or a matrix of its own."""
+    y = hidden(plain.part(p, "body"), options, input_ids, attention_mask, position_ids, rng, keep)
+    return plain.affine(y, p["body.embedding.weight" if options["tie_word_embeddings"] else "decoder"].T)
+
+
+def hidden(
+    p: plain.Parameters, options: Any, input_ids: Any, attention_mask: Any, position_ids: Any, rng: Any, keep: str
+) -> np.ndarray:
+    """Embedding, positions and the stack."""
     x = embedding(plain.part(p, "embedding"), options, input_ids)
     x = learned_positions(plain.part(p, "positions"), options, x, position_ids)
     mask = None if attention_mask is None else attention_mask[:, None, None, :] == 1
-    y = plain.decoder(
+    return plain.decoder(
         plain.part(p, "stack"),
         x,
         layers=options["n_layer"],
@@ -74,7 +82,6 @@ def logits(
         eps=options["layer_norm_epsilon"],
         mask=mask,
     )
-    return plain.affine(y, p["embedding.weight"].T if options["tie_word_embeddings"] else p["head.weight"])
 
 
 def build(dtype: Any, **options: Any) -> GPT2LMHeadModel:
@@ -201,6 +208,19 @@ SPECS = [
         draw_next_token_loss,
         lambda logits, labels, shift_labels, num_items: mean_loss(logits, labels, shift_labels, num_items),
         resolve=lambda: Pair(loss_pair.next_token_loss, loss_pair.next_token_loss_backward),
+    ),
+    component_spec(
+        "GPT2Model",
+        lambda dtype, **options: GPT2Model(GPT2Config(**options), rng=0, dtype=dtype),
+        draw_logits,
+        hidden,
+        positional=("input_ids", "attention_mask", "position_ids"),
+        differentiable=(),
+        stochastic=True,
+        kind="model",
+        read=lambda output: output.last_hidden_state,
+        write=lambda dy: {"last_hidden_state": dy},
+        checks=(padding_changes_nothing, cached_equals_full),
     ),
     component_spec(
         "GPT2LMHeadModel",

@@ -15,6 +15,7 @@ from numtx.testing.op import difference
 from numtx.testing.spec import Case, Pair, Spec
 from numtx.testing.specs import nn_grouped_attention as grouped
 from numtx.testing.specs import nn_plain as plain
+from numtx.testing.specs.attention import weights
 from numtx.testing.specs.nn_attention import keep_changes_nothing, widths
 from numtx.testing.specs.nn_layers import positions_of, rates
 from numtx.testing.specs.norms import rms_norm
@@ -77,7 +78,7 @@ def build_layer(memory: bool) -> Callable[..., nn.Module]:
             heads = options["num_heads"]
             if not options["grouped"]:
                 return nn.MultiHeadAttention(width, heads, causal=causal, **settings)
-            shared = {"head_width": 2, "causal": causal, "rotary": rotary}
+            shared = {"widths": nn.AttentionWidths(head=2), "causal": causal, "rotary": rotary}
             return nn.GroupedQueryAttention(width, heads, 1, **shared, **settings)
 
         own = attention(options["causal"], nn.Rotary(**ROTARY) if options["grouped"] else None)
@@ -112,12 +113,17 @@ def attention(
     causal: bool = False,
     rotary: Any = None,
     positions: Any = None,
+    shown: Any = None,
 ) -> np.ndarray:
-    """Each head with keys of its own, or all with the same."""
+    """Each head with keys of its own, or all with the same. The weights are appended to `shown`, if it is given."""
+    heads, seen = options["num_heads"], {"mask": mask, "causal": causal}
     if not options.get("grouped"):
-        heads = options["num_heads"]
+        if shown is not None:
+            shown.append(weights(*plain.queries_keys_values(p, x, memory, heads), bias, **seen))
         return plain.multi_head_attention(p, x, memory, bias, mask=mask, causal=causal, num_heads=heads)
     shared = {"num_heads": options["num_heads"], "num_kv_heads": 1, "scale": None, "causal": causal, "rotary": rotary}
+    if shown is not None:
+        shown.append(weights(*grouped.projected(p, shared, x, memory, None, positions), bias, **seen))
     return grouped.grouped(p, shared, x, memory, None, bias, mask, None, positions)
 
 
@@ -130,16 +136,19 @@ def layer(
     memory_mask: Any = None,
     positions: Any = None,
     rng: Any = None,
+    shown: Any = None,
 ) -> np.ndarray:
     """Self-attention; attention over the memory, if there is one; a feed-forward network."""
     memory, bias = others if len(others) == 2 else (None, *others)
 
     def attend(h: np.ndarray) -> np.ndarray:
         own = {"bias": bias, "mask": mask, "causal": options["causal"], "rotary": ROTARY, "positions": positions}
+        own["shown"] = shown
         return attention(plain.part(p, "attention.sublayer"), options, h, None, **own)
 
     def look(h: np.ndarray) -> np.ndarray:
-        return attention(plain.part(p, "cross_attention.sublayer"), options, h, memory, bias=None, mask=memory_mask)
+        cross = plain.part(p, "cross_attention.sublayer")
+        return attention(cross, options, h, memory, bias=None, mask=memory_mask, shown=shown)
 
     def feed(h: np.ndarray) -> np.ndarray:
         return plain.feed_forward(plain.part(p, "feed_forward.sublayer"), h, options["activation"])
@@ -169,13 +178,24 @@ def build_stack(memory: bool) -> Callable[..., nn.Module]:
 
 
 def stack(
-    p: plain.Parameters, options: Any, x: np.ndarray, memory: Any, bias: Any, keep: str, **settings: Any
+    p: plain.Parameters,
+    options: Any,
+    x: np.ndarray,
+    memory: Any,
+    bias: Any,
+    keep: str,
+    states: Any = None,
+    **settings: Any,
 ) -> np.ndarray:
-    """Layer after layer, each given the same memory and the same bias."""
+    """Layer after layer, each given the same memory and the same bias. What comes out of each goes into `states`."""
     lent = (bias,) if memory is None else (memory, bias)
+    states = [] if states is None else states
     for k in range(options["layers"]):
+        states.append(x)
         x = layer(plain.part(p, f"layers.{k}"), options, x, *lent, **settings)
-    return plain.norm(plain.part(p, "norm"), x, EPS) if options["final"] else x
+    y = plain.norm(plain.part(p, "norm"), x, EPS) if options["final"] else x
+    states.append(y)
+    return y
 
 
 def draw_torch(d: Drawer, *, memory: bool) -> Draft:
@@ -228,14 +248,64 @@ def cached_equals_full(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
         return
     plain_case = case.with_settings(rng=None)
     full, _ = pair.forward(**plain_case.keywords())
-    caches = [nn.KVCache() for _ in range(options.get("layers", 1))]
-    kv_cache = caches if "layers" in options else caches[0]
-    steps = []
-    for t in range(x.shape[1]):
-        step = plain_case.with_inputs({"x": x[:, t : t + 1]}).with_settings(kv_cache=kv_cache)
-        steps.append(pair.forward(**step.keywords())[0])
-    error = difference(np.concatenate(steps, axis=1), full)
-    yield within("cached decoding equals the full forward", "y", error, 1e-12, "a decoding step differs")
+    for kind in (nn.KVCache, nn.DecoderLayerCache)[: 1 + (case.inputs.get("memory") is not None)]:
+        caches = [kind() for _ in range(options.get("layers", 1))]
+        kv_cache = caches if "layers" in options else caches[0]
+        steps = []
+        for t in range(x.shape[1]):
+            step = plain_case.with_inputs({"x": x[:, t : t + 1]}).with_settings(kv_cache=kv_cache)
+            steps.append(pair.forward(**step.keywords())[0])
+        error = difference(np.concatenate(steps, axis=1), full)
+        yield within(
+            "cached decoding equals the full forward", "y", error, 1e-12, f"a step with {kind.__name__} differs"
+        )
+
+
+def looked_at(spec: Spec, case: Case, pair: Pair) -> Iterator[Finding]:
+    """Hidden states and weights are what the definition has on its way; to ask for them changes neither y nor backward.
+
+    A layer shows its weights by `need_weights`, a stack by `output_attentions`.
+    """
+    options, given = case.settings["module"].options, dict(case.inputs)
+    settings: dict[str, Any] = {name: case.settings[name] for name in case.settings if name not in ("module", "rng")}
+    inputs = [given.pop(name) for name in ("x", "memory", "bias") if name in given]
+    memory = case.inputs.get("memory")
+    states: list[np.ndarray] = []
+    shown: list[np.ndarray] = []
+    if "layers" in options:
+        stack(given, options, *inputs, **settings | {"states": states, "shown": shown})
+        asked = {"output_hidden_states": True, "output_attentions": True}
+    else:
+        layer(given, options, *inputs, **settings, shown=shown)
+        asked = {"need_weights": True}
+    alone, cache_alone = pair.forward(**case.keywords())
+    got, cache = pair.forward(**case.keywords(), **asked)
+    yield holds("looking changes nothing", "y", np.array_equal(got[0], alone), "y differs where more is asked for")
+    if case.settings["rng"] is None:  # the definition has no dropout
+        own, over = got[2:] if "layers" in options else _of_layer(got[1], memory is not None)
+        expected = (shown, None) if memory is None else (shown[::2], shown[1::2])
+        for name, ours, theirs in zip(("weights", "weights over the memory"), (own, over), expected, strict=True):
+            yield _all_within(name, ours, theirs)
+        if "layers" in options:
+            yield _all_within("hidden states", got[1], states)
+    assert pair.backward is not None
+    dy = np.cos(np.arange(alone.size, dtype=alone.dtype)).reshape(alone.shape)
+    gradients = zip(pair.backward(dy, cache), pair.backward(dy, cache_alone), strict=True)
+    same = all((a is None and b is None) or np.array_equal(a, b) for a, b in gradients)
+    yield holds("looking changes nothing", "x", same, "a gradient differs where more was asked for")
+
+
+def _of_layer(shown: Any, has_memory: bool) -> tuple[Any, Any]:
+    """A layer's weights as a stack of one would show them."""
+    return ((shown[0],), (shown[1],)) if has_memory else ((shown,), None)
+
+
+def _all_within(name: str, ours: Any, theirs: Any) -> Finding:
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        alike = ours is None and theirs is None
+        return holds(name, "y", alike, f"expected {theirs and len(theirs)}, got {ours and len(ours)}")
+    error = max(difference(a, b) for a, b in zip(ours, theirs, strict=True))
+    return within(name, "y", error, 1e-10, f"the {name} differ from the definition's")
 
 
 SPECS = [
@@ -246,7 +316,7 @@ SPECS = [
         layer,
         positional=("x", "bias"),
         stochastic=True,
-        checks=(cached_equals_full,),
+        checks=(cached_equals_full, looked_at),
     ),
     component_spec(
         "DecoderLayer",
@@ -255,7 +325,7 @@ SPECS = [
         layer,
         positional=("x", "memory", "bias"),
         stochastic=True,
-        checks=(hidden_memory_does_nothing, cached_equals_full),
+        checks=(hidden_memory_does_nothing, cached_equals_full, looked_at),
     ),
     component_spec(
         "TransformerEncoderLayer",
@@ -281,7 +351,7 @@ SPECS = [
         stack,
         positional=("x", "memory", "bias"),
         stochastic=True,
-        checks=(keep_changes_nothing, cached_equals_full),
+        checks=(keep_changes_nothing, cached_equals_full, looked_at),
     ),
     component_spec(
         "Stack-memory",
@@ -290,6 +360,6 @@ SPECS = [
         stack,
         positional=("x", "memory", "bias"),
         stochastic=True,
-        checks=(keep_changes_nothing, hidden_memory_does_nothing, cached_equals_full),
+        checks=(keep_changes_nothing, hidden_memory_does_nothing, cached_equals_full, looked_at),
     ),
 ]

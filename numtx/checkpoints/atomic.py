@@ -29,13 +29,31 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     ...     print(Path(folder, "note.txt").read_text())
     kept
     """
+    with atomic_file(path) as new, open(new, "xb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give the path of a new file to write, which takes the name `path` when the block ends well.
+
+    The folder is made if need be. On any error the old file stays and nothing is left behind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_file(f"{folder}/note.txt") as new:
+    ...         _ = new.write_text("kept")
+    ...     print(Path(folder, "note.txt").read_text())
+    kept
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = _beside(path, "new")
     try:
-        with open(new, "xb") as file:
-            file.write(data.encode("utf-8") if isinstance(data, str) else data)
-            file.flush()
+        yield new
+        with open(new, "r+b") as file:  # Windows forces only files that are open for writing
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:

@@ -9,16 +9,38 @@ import importlib
 from numtx._version import __version__
 
 # Loaded when first asked for, so that `import numtx` costs next to nothing.
-_ROOMS = ("checkpoints", "functional", "generation", "models", "nn", "testing", "text", "training")
+_ROOMS = (
+    "checkpoints",
+    "functional",
+    "generation",
+    "metrics",
+    "models",
+    "nn",
+    "pipelines",
+    "testing",
+    "text",
+    "training",
+)
 _NAMES = {
+    "AutoConfig": "models.auto",
+    "AutoModel": "models.auto",
+    "AutoModelForCausalLM": "models.auto",
+    "AutoModelForMaskedLM": "models.auto",
+    "AutoModelForQuestionAnswering": "models.auto",
+    "AutoModelForSeq2SeqLM": "models.auto",
+    "AutoModelForSequenceClassification": "models.auto",
+    "AutoModelForTokenClassification": "models.auto",
+    "AutoTokenizer": "text",
     "DecoderOnlyTransformer": "models",
     "EncoderDecoderTransformer": "models",
     "EncoderOnlyTransformer": "models",
     "GPT2Config": "models",
     "GPT2LMHeadModel": "models",
+    "GenerationConfig": "generation",
     "Transformer": "models",
     "get_num_threads": "functional.threads",
     "load_run": "training",
+    "pipeline": "pipelines",
     "set_num_threads": "functional.threads",
     "trace": "nn",
 }

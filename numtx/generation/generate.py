@@ -1,21 +1,13 @@
 """The loop that writes: feed ids, choose the next, feed it, until enough or an end token."""
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
 
 import numpy as np
 
 from numtx.generation.sampling import Sampler
+from numtx.generation.steps import DecodingStep
 
 _GREEDY = Sampler()
-
-
-class DecodingStep(Protocol):
-    """One sequence in the making (or B of them): takes the ids that are new and remembers those before."""
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """Take new ids (B, T) and return the logits after the last of them, (B, V)."""
-        ...
 
 
 def stream(

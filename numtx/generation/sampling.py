@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from numtx.generation.choose import choose
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -76,10 +78,7 @@ class Sampler:
         if not isinstance(rng, np.random.Generator):
             raise ValueError(f"Sampler: expected an np.random.Generator to sample with, got {type(rng).__name__}")
         kept = filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-        cumulative = np.exp(kept - kept.max(axis=-1, keepdims=True)).cumsum(axis=-1)  # (B, V)
-        drawn = rng.random(len(kept)) * cumulative[:, -1]  # (B,)
-        # The first place that exceeds the drawn number: never one of probability 0, where the sum does not rise.
-        return (cumulative > drawn[:, None]).argmax(axis=-1)
+        return choose(kept, rng)
 
 
 def filter_logits(

@@ -158,17 +158,23 @@ class EncoderDecoderTransformer(ReadyMade):
         decoder_input_ids : (B, Tt) integer array
             The start token and what has been written; with a `kv_cache`, only what is new.
         memory : (B, Ts, C) array
-            What `encode` gave.
+            What `encode` gave; with a `kv_cache`, the same array at every step.
         attention_mask : (B, Ts) array of 1 for a token and 0 for padding, or None
-            Of the source. The ids are not seen here: None means that nothing is padding.
-        kv_cache : list of one KVCache a decoder layer, or None
+            Of the source, a row for each that the decoder reads. The ids are not seen here: None means that nothing is
+            padding.
+        kv_cache : what `new_cache` made, or None
+            It keeps what was read, and the memory as the decoder sees it.
         """
         old = len(kv_cache[0]) if kv_cache else 0
         ids = self._ids("decoder_input_ids", decoder_input_ids, self.config.tgt_vocab_size, old)
-        memory_mask = self._mask("attention_mask", attention_mask, np.shape(memory)[:2])
+        memory_mask = self._mask("attention_mask", attention_mask, (len(ids), *np.shape(memory)[1:2]))
         tgt = self.tgt_embedding(ids, positions=np.arange(old, old + ids.shape[1]))  # (B, Tt, C)
         x = self.transformer.decode(tgt, memory, memory_mask=memory_mask, kv_cache=kv_cache)
         return LogProbsOutput(self.head(x))
+
+    def new_cache(self):
+        """Return what `decode` keeps between steps, empty."""
+        return self.transformer.new_cache()
 
     def stream(self, input_ids, attention_mask=None, **settings) -> Iterator[np.ndarray]:
         """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
@@ -178,7 +184,7 @@ class EncoderDecoderTransformer(ReadyMade):
         memory = self.encode(source, mask)
 
         def start():
-            kv_cache = [nn.KVCache() for _ in range(self.config.num_decoder_layers)]
+            kv_cache = self.new_cache()
             return lambda ids: self.decode(ids, memory, mask, kv_cache=kv_cache).log_probs[:, -1]
 
         empty = np.full((len(source), 1), self.config.decoder_start_token_id)

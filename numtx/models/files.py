@@ -1,16 +1,24 @@
-"""The folder of a model: `config.json` and `model.safetensors`."""
+"""The folder of a model: `config.json` and `model.safetensors`; and whatever else a model can be opened from."""
 
 from pathlib import Path
 
-from numtx.checkpoints import load_arrays, read_json, save_arrays, write_json
+from numtx.checkpoints import load_arrays, read_json, write_json
+from numtx.checkpoints.atomic import atomic_file
+from numtx.checkpoints.folder import open_checkpoint
+from numtx.checkpoints.hub import CONFIG_FILES, resolve
+from numtx.checkpoints.streaming import Planned, stream_arrays
 
 
-def save_folder(folder, config, arrays) -> None:
+def save_folder(folder, entries, arrays) -> None:
     """Write a model's settings and its arrays into a folder, which is made if there is none."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config.to_dict())
-    save_arrays(folder / "model.safetensors", arrays)
+    write_json(folder / "config.json", entries)
+    # The order of the safetensors package: the wider first, so that each array lies at a multiple of its size.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    plan = {name: Planned(str(arrays[name].dtype), arrays[name].shape) for name in names}
+    with atomic_file(folder / "model.safetensors") as path:  # one array at a time is brought into C order
+        stream_arrays(path, plan, arrays.__getitem__)
 
 
 def open_folder(folder, config_class):
@@ -18,3 +26,17 @@ def open_folder(folder, config_class):
     folder = Path(folder)
     config = config_class.from_dict(read_json(folder / "config.json", required=["model_type"]))
     return config, load_arrays(folder / "model.safetensors")
+
+
+def open_model(name_or_folder, **hub):
+    """Return the checkpoint of a folder, a GGUF file or a name on the hub, and what an error calls it.
+
+    `hub` are the settings of `numtx.checkpoints.hub.resolve`.
+    """
+    return open_checkpoint(resolve(name_or_folder, **hub)), f"'{name_or_folder}'"
+
+
+def open_config(name_or_folder, **hub):
+    """Return the entries of the `config.json` of a folder or a name on the hub, or what a GGUF file says instead."""
+    path = resolve(name_or_folder, files=CONFIG_FILES, **hub)
+    return open_checkpoint(path).config if path.is_file() else read_json(path / "config.json", required=["model_type"])

@@ -203,7 +203,7 @@ class ReadyMade(nn.Module):
         if cache is None:
             raise ValueError(f"{name}: backward after a forward with keep=None or a kv_cache")
         shape, parts = cache
-        return door.incoming(name, "log_probs", doutputs, shape, self.dtype), parts
+        return door.incoming_fields(name, doutputs, {"log_probs": (shape, self.dtype)})["log_probs"], parts
 
     def _outputs(self, log_probs, parts, keep):
         """Return what forward returns."""
@@ -222,7 +222,7 @@ class ReadyMade(nn.Module):
 
     def save_pretrained(self, folder) -> None:
         """Write `config.json` and `model.safetensors`, which holds the weights under numtx's names."""
-        save_folder(folder, self.config, self.state_dict())
+        save_folder(folder, self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder, *, dtype=np.float32):

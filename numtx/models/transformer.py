@@ -132,12 +132,18 @@ class Transformer(nn.Module):
         return self.encoder(src, mask=self._mask("src_mask", src_mask, len(src), src.shape[1], src.shape[1]))
 
     def decode(self, tgt, memory, tgt_mask=None, memory_mask=None, *, kv_cache=None):
-        """Return y (B, Tt, C). `kv_cache`: one KVCache a layer, with which tgt holds the new places alone.
+        """Return y (B, Tt, C). `kv_cache`, of `new_cache`: with it tgt holds the new places alone.
 
+        The memory is then projected at the first step only; the later ones are given the same array. Beams, opened by
+        `reorder` on every layer's cache, are more rows of tgt and of `memory_mask`, and not of the memory.
         With one, `tgt_mask` is (Tt, old + Tt) or of four axes. Old places have not seen the new ones, so new ones must
         not see those after them either: where several come at once, `causal` or the mask has to say so.
         """
-        self._check(tgt=tgt, memory=memory)
+        if kv_cache is None:
+            self._check(tgt=tgt, memory=memory)
+        else:  # which know how many beams share a row of the memory
+            self._check(tgt=tgt)
+            self._check(memory=memory)
         batch, new = tgt.shape[:2]
         old = len(kv_cache[0]) if kv_cache else 0
         if kv_cache is not None and new > 1 and tgt_mask is None and not self.causal:
@@ -147,6 +153,10 @@ class Transformer(nn.Module):
         tgt_mask = self._mask("tgt_mask", tgt_mask, batch, new, old + new)
         memory_mask = self._mask("memory_mask", memory_mask, batch, new, memory.shape[1])
         return self.decoder(tgt, memory, mask=tgt_mask, memory_mask=memory_mask, kv_cache=kv_cache)
+
+    def new_cache(self):
+        """Return what `decode` keeps between steps, empty: one `DecoderLayerCache` a layer of the decoder."""
+        return self.decoder.new_cache()
 
     def _check(self, **arrays):
         sequence("Transformer", self.width, **arrays)

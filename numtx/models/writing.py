@@ -40,8 +40,8 @@ def writing_options(component, settings, *, max_new_tokens, eos_token_id):
     }
 
 
-class WritesOn:
-    """What a decoder-only model has besides its forward: it goes on after a prompt.
+class Streams:
+    """What a decoder-only model has besides its forward: it goes on after a prompt, sliding over its context.
 
     The model has a `config` with `context` and `eos_token_id`, and `_decoding`, which gives a fresh step as
     `numtx.generation.stream` wants it.
@@ -51,11 +51,7 @@ class WritesOn:
     _decoding: Any
 
     def stream(self, input_ids, **settings) -> Iterator[np.ndarray]:
-        """Yield the next id of each row, (B,), one step at a time. The arguments are those of `generate`."""
-        return generation.stream(self._decoding, input_ids, **self._options(settings))
-
-    def generate(self, input_ids, **settings) -> np.ndarray:
-        """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included.
+        """Yield the next id of each row, (B,), one step at a time.
 
         Parameters
         ----------
@@ -76,10 +72,18 @@ class WritesOn:
         ValueError
             If a setting is out of range or none of these, or the ids are no integers (B, T) of the vocabulary.
         """
-        return generation.generate(self._decoding, input_ids, **self._options(settings))
+        return generation.stream(self._decoding, input_ids, **self._options(settings))
 
     def _options(self, settings):
         """Return the settings of `generate` as those of `generation.stream`."""
         name, config = type(self).__name__, self.config
         said = writing_options(name, settings, max_new_tokens=20, eos_token_id=config.eos_token_id)
         return {**said, "context": config.context}
+
+
+class WritesOn(Streams):
+    """`generate` of the small models that are made here, by the rules of `stream`."""
+
+    def generate(self, input_ids, **settings) -> np.ndarray:
+        """Write on after a prompt: ids (B, T) -> (B, T + new), the prompt included; the arguments are `stream`'s."""
+        return generation.generate(self._decoding, input_ids, **self._options(settings))

@@ -38,6 +38,10 @@ FILES = (
     "models_embedding",
     "models_transformer",
     "models_ready_made",
+    "models_bart",
+    "models_bert",
+    "models_t5",
+    "models_llama",
 )
 
 

@@ -27,9 +27,9 @@ def model(randomized):
 def test_logits_by_the_formula_of_the_paper(model):
     """The whole forward once more, from pairs alone."""
     p = model.state_dict()
-    x = p["embedding.weight"][IDS] + p["positions.weight"][: IDS.shape[1]]
+    x = p["body.embedding.weight"][IDS] + p["body.positions.weight"][: IDS.shape[1]]
     for i in range(2):
-        at = f"stack.layers.{i}."
+        at = f"body.stack.layers.{i}."
 
         def norm(x, name, at=at):
             return F.layer_norm(x, p[f"{at}{name}.norm.weight"], p[f"{at}{name}.norm.bias"], 1e-5)[0]
@@ -42,8 +42,8 @@ def test_logits_by_the_formula_of_the_paper(model):
         up = norm(x, "feed_forward") @ p[at + "feed_forward.sublayer.up.weight"]
         bent = F.gelu_tanh(up + p[at + "feed_forward.sublayer.up.bias"])[0]
         x = x + bent @ p[at + "feed_forward.sublayer.down.weight"] + p[at + "feed_forward.sublayer.down.bias"]
-    x = F.layer_norm(x, p["stack.norm.weight"], p["stack.norm.bias"], 1e-5)[0]
-    np.testing.assert_allclose(model(IDS).logits, x @ p["embedding.weight"].T, rtol=1e-10, atol=1e-12)
+    x = F.layer_norm(x, p["body.stack.norm.weight"], p["body.stack.norm.bias"], 1e-5)[0]
+    np.testing.assert_allclose(model(IDS).logits, x @ p["body.embedding.weight"].T, rtol=1e-10, atol=1e-12)
 
 
 def test_a_call_is_forward_without_its_cache(model):
@@ -197,30 +197,30 @@ def test_nothing_is_left_on_the_model(model):
 # Bad inputs -------------------------------------------------------------------------------------------------------
 
 INPUTS = {
-    "one axis": ({"input_ids": IDS[0]}, r"GPT2LMHeadModel: expected input_ids \(B, T\).*got \(4,\)"),
-    "three axes": ({"input_ids": IDS[None]}, r"GPT2LMHeadModel: expected input_ids \(B, T\).*got \(1, 2, 4\)"),
-    "no rows": ({"input_ids": IDS[:0]}, r"GPT2LMHeadModel: expected .*not empty, got \(0, 4\)"),
-    "no tokens": ({"input_ids": IDS[:, :0]}, r"GPT2LMHeadModel: expected .*not empty, got \(2, 0\)"),
-    "too long": ({"input_ids": np.zeros((1, 9), int)}, r"GPT2LMHeadModel: .*n_positions = 8 .*got 9"),
-    "ids over": ({"input_ids": IDS + 1}, r"GPT2LMHeadModel: expected input_ids in \[0, 11\), got 11"),
-    "ids under": ({"input_ids": IDS - 2}, r"GPT2LMHeadModel: expected input_ids in \[0, 11\), got -1"),
-    "float ids": ({"input_ids": IDS * 1.0}, r"GPT2LMHeadModel: expected integer input_ids, got float64"),
-    "truths": ({"input_ids": IDS > 1}, r"GPT2LMHeadModel: expected integer input_ids, got bool"),
+    "one axis": ({"input_ids": IDS[0]}, r"GPT2Model: expected input_ids \(B, T\).*got \(4,\)"),
+    "three axes": ({"input_ids": IDS[None]}, r"GPT2Model: expected input_ids \(B, T\).*got \(1, 2, 4\)"),
+    "no rows": ({"input_ids": IDS[:0]}, r"GPT2Model: expected .*not empty, got \(0, 4\)"),
+    "no tokens": ({"input_ids": IDS[:, :0]}, r"GPT2Model: expected .*not empty, got \(2, 0\)"),
+    "too long": ({"input_ids": np.zeros((1, 9), int)}, r"GPT2Model: .*n_positions = 8 .*got 9.*"),
+    "ids over": ({"input_ids": IDS + 1}, r"GPT2Model: expected input_ids in \[0, 11\), got 11 .*tokenizer\?\)"),
+    "ids under": ({"input_ids": IDS - 2}, r"GPT2Model: expected input_ids in \[0, 11\), got -1"),
+    "float ids": ({"input_ids": IDS * 1.0}, r"GPT2Model: expected integer input_ids, got float64"),
+    "truths": ({"input_ids": IDS > 1}, r"GPT2Model: expected integer input_ids, got bool"),
     "mask too short": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 3), int)},
-        r"GPT2LMHeadModel: expected attention_mask \(B, T\) = \(2, 4\).*got .*\(2, 3\)",
+        r"GPT2Model: expected attention_mask \(B, T\) = \(2, 4\).*got .*\(2, 3\)",
     ),
     "mask of one row": (
         {"input_ids": IDS, "attention_mask": np.ones((1, 4), int)},
-        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(1, 4\)",
+        r"GPT2Model: expected attention_mask .*\(2, 4\).*got .*\(1, 4\)",
     ),
     "mask of one column": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 1), int)},
-        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(2, 1\)",
+        r"GPT2Model: expected attention_mask .*\(2, 4\).*got .*\(2, 1\)",
     ),
     "mask of four axes": (
         {"input_ids": IDS, "attention_mask": np.ones((2, 1, 1, 4), bool)},
-        r"GPT2LMHeadModel: expected attention_mask .*\(2, 4\).*got .*\(2, 1, 1, 4\)",
+        r"GPT2Model: expected attention_mask .*\(2, 4\).*got .*\(2, 1, 1, 4\)",
     ),
     "mask of other numbers": (
         {"input_ids": IDS, "attention_mask": np.full((2, 4), 2)},
@@ -283,7 +283,7 @@ LABELS = {
 @pytest.mark.parametrize("name", ["labels", "shift_labels"])
 @pytest.mark.parametrize(("labels", "message"), LABELS.values(), ids=LABELS)
 def test_labels_are_refused_by_the_model_before_it_computes(model, name, labels, message, monkeypatch):
-    monkeypatch.delattr(type(model), "_hidden")
+    monkeypatch.delattr(type(model.body), "forward")
     for call in (model.loss, model.loss_and_grads, model.count_labels):
         with pytest.raises(ValueError, match=rf"^GPT2LMHeadModel: {message}$"):
             call({"input_ids": IDS, name: labels})

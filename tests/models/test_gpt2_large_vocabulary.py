@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from numtx import functional as F
 from numtx import nn
-from numtx.models import GPT2Config, GPT2LMHeadModel, gpt2
+from numtx.models import GPT2Config, GPT2LMHeadModel, causal_lm
 from numtx.testing import SPECS, Drawer, battery, small_blocks
 from numtx.testing.findings import failures
 
@@ -17,7 +17,7 @@ VOCAB, CONTEXT = 13, 8
 @pytest.fixture
 def large(monkeypatch):
     """Every vocabulary is a large one."""
-    monkeypatch.setattr(gpt2, "LARGE_VOCABULARY", 1)
+    monkeypatch.setattr(causal_lm, "LARGE_VOCABULARY", 1)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -39,7 +39,7 @@ def both(model, call):
     with pytest.MonkeyPatch.context() as patch, small_blocks(elements=1 << 16, logits=30, classes=4):
         results = []
         for least in (VOCAB + 1, VOCAB):
-            patch.setattr(gpt2, "LARGE_VOCABULARY", least)
+            patch.setattr(causal_lm, "LARGE_VOCABULARY", least)
             results.append(call(model))
     return results
 
@@ -77,7 +77,7 @@ def test_real_size_takes_this_way(randomized, monkeypatch):
     batch = {"input_ids": np.array([[1, 50256, 7]]), "labels": np.array([[1, 50256, 7]])}
     loss, grads = model.loss_and_grads(batch, rng=np.random.default_rng(0))
     assert loss.dtype == np.float32
-    assert grads["embedding"]["weight"].shape == (50257, 4)
+    assert grads["body"]["embedding"]["weight"].shape == (50257, 4)
 
 
 def test_gradients_of_two_calls_are_apart(model, large):
@@ -93,7 +93,7 @@ def test_the_trace_has_a_place_for_it(model, large):
         model.loss_and_grads(draw_batch(5))
     site = t["GPT2LMHeadModel/linear_cross_entropy"]
     assert site.doutput == 1.0
-    assert site.inputs[0] is t["stack.norm"].output
+    assert site.inputs[0] is t["body.stack.norm"].output
 
 
 def test_refused(model, large):

@@ -124,7 +124,7 @@ def test_the_mean_is_the_sum_over_the_items(model):
         loss, grads = model.loss_and_grads(batch, num_items=items)
         np.testing.assert_allclose(loss, total / 7, rtol=1e-14)
         np.testing.assert_allclose(
-            grads["stack"]["norm"]["weight"], total_grads["stack"]["norm"]["weight"] / 7, rtol=1e-12
+            grads["body"]["stack"]["norm"]["weight"], total_grads["body"]["stack"]["norm"]["weight"] / 7, rtol=1e-12
         )
     np.testing.assert_allclose(model.loss(batch, num_items=7), total / 7, rtol=1e-14)
 
@@ -173,19 +173,19 @@ def test_the_tied_tables_gradient_is_the_sum_of_its_two_uses(randomized):
     """An untied model with the same numbers has the two gradients apart."""
     tied = randomized(GPT2LMHeadModel(config(), dtype=np.float64))
     untied = GPT2LMHeadModel(config(tie_word_embeddings=False), dtype=np.float64)
-    untied.load_state_dict({**tied.state_dict(), "head.weight": tied.embedding.weight.T})
+    untied.load_state_dict({**tied.state_dict(), "decoder": tied.body.embedding.weight})
     ids, labels = draw_batch(6)
     batch = {"input_ids": ids, "labels": labels}
     loss, grads = (part if k == 0 else nn.flatten(part) for k, part in enumerate(tied.loss_and_grads(batch)))
     untied_loss, untied_grads = untied.loss_and_grads(batch)
     parts = nn.flatten(untied_grads)
     np.testing.assert_allclose(loss, untied_loss, rtol=1e-12)
-    both = parts["embedding.weight"] + parts["head.weight"].T
-    assert np.abs(parts["embedding.weight"]).max() > 1e-3
-    assert np.abs(parts["head.weight"]).max() > 1e-3
-    np.testing.assert_allclose(grads["embedding.weight"], both, rtol=1e-9, atol=1e-12)
-    assert "head.weight" not in grads
-    assert "head.weight" not in tied.state_dict()
+    both = parts["body.embedding.weight"] + parts["decoder"]
+    assert np.abs(parts["body.embedding.weight"]).max() > 1e-3
+    assert np.abs(parts["decoder"]).max() > 1e-3
+    np.testing.assert_allclose(grads["body.embedding.weight"], both, rtol=1e-9, atol=1e-12)
+    assert "decoder" not in grads
+    assert "decoder" not in tied.state_dict()
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -194,7 +194,7 @@ def test_the_tables_gradient_against_finite_differences(tied, randomized):
     ids, labels = draw_batch(7)
     batch = {"input_ids": ids, "labels": labels}
     grads = nn.flatten(model.loss_and_grads(batch)[1])
-    for name in ["embedding.weight", *([] if tied else ["head.weight"])]:
+    for name in ["body.embedding.weight", *([] if tied else ["decoder"])]:
         table, gradient = model.get_parameter(name), grads[name]
         numeric = np.zeros_like(gradient)
         for place in np.ndindex(*table.shape):

@@ -43,9 +43,9 @@ def test_no_gradient_flows_from_a_token_to_a_later_one(models, tied, length, dat
     _, cache = model.forward(ids, keep=keep)
     grads = nn.flatten(model.backward({"logits": dlogits}, cache)[1])
     seen = np.arange(length) <= t
-    assert grads["embedding.weight"][ids[0]].any(axis=1).tolist() == seen.tolist()
-    assert grads["positions.weight"][:length].any(axis=1).tolist() == seen.tolist()
-    assert not grads["positions.weight"][length:].any()
+    assert grads["body.embedding.weight"][ids[0]].any(axis=1).tolist() == seen.tolist()
+    assert grads["body.positions.weight"][:length].any(axis=1).tolist() == seen.tolist()
+    assert not grads["body.positions.weight"][length:].any()
 
 
 @given(length=st.integers(2, CONTEXT), data=st.data(), seed=st.integers(0, 99))
@@ -85,8 +85,8 @@ def test_no_gradient_flows_to_padding(models, mask, seed):
     dlogits = np.zeros((1, len(mask), VOCAB))
     dlogits[0, real] = rng.normal(size=(real.sum(), VOCAB))
     grads = gradients_from(models[False], {"input_ids": ids, "attention_mask": real[None]}, dlogits)
-    assert grads["embedding.weight"][ids[0]].any(axis=1).tolist() == real.tolist()
-    assert grads["positions.weight"][: len(mask)].any(axis=1).tolist() == real.tolist()
+    assert grads["body.embedding.weight"][ids[0]].any(axis=1).tolist() == real.tolist()
+    assert grads["body.positions.weight"][: len(mask)].any(axis=1).tolist() == real.tolist()
 
 
 @given(
@@ -146,7 +146,7 @@ def test_a_row_of_padding_alone_is_finite_and_has_no_gradient_from_others(models
     loss, grads = model.loss_and_grads(batch)
     alone_loss, alone = model.loss_and_grads({"input_ids": ids[:1], "labels": ids[:1]})
     np.testing.assert_allclose(loss, alone_loss, rtol=1e-12)
-    assert not grads["embedding"]["weight"][ids[1]].any()
+    assert not grads["body"]["embedding"]["weight"][ids[1]].any()
     for name, gradient in nn.flatten(alone).items():
         np.testing.assert_allclose(nn.flatten(grads)[name], gradient, rtol=1e-9, atol=1e-12, err_msg=name)
 

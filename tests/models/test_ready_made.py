@@ -282,7 +282,8 @@ def test_batches_that_are_refused(kind):
     outputs, cache = model.forward(**arguments)
     wrong = ({"logits": outputs.log_probs}, {"log_probs": outputs.log_probs[:1]}, outputs.log_probs)
     for doutputs in (*wrong, {"log_probs": outputs.log_probs.astype(np.float32)}):
-        with pytest.raises(ValueError, match='expected a dict with the gradient of "log_probs", float64'):
+        said = "(a dict of|) ?gradients of log_probs, got (ndarray|logits)|the gradient of log_probs, float64"
+        with pytest.raises(ValueError, match=rf"^{type(model).__name__}: expected ({said})"):
             model.backward(doutputs, cache)
     with pytest.raises(ValueError, match="backward after a forward with keep=None"):
         model.backward({}, model.forward(**arguments, keep=None)[1])
@@ -293,7 +294,7 @@ SETTINGS = {
     "heads": ("decoder", {"nhead": 3}, "expected heads that divide the width 8, got nhead 3"),
     "classes": ("encoder", {"num_classes": 0}, "expected num_classes as a whole number of at least 1, got 0"),
     "pooling": ("encoder", {"pooling": "max"}, "expected pooling of first, last, mean, None, got 'max'"),
-    "activation": ("both", {"activation": "selu"}, "expected activation of relu, gelu, gelu_tanh, silu, got 'selu'"),
+    "activation": ("both", {"activation": "selu"}, "expected activation of relu, .*tanh, got 'selu'"),
     "positions": ("decoder", {"positions": "rotary"}, "expected positions of sinusoidal, learned, got 'rotary'"),
     "dropout": ("decoder", {"dropout": 1.0}, r"expected dropout in \[0, 1\), got 1.0"),
     "pad": ("encoder", {"pad_token_id": 7}, "expected ids under vocab_size = 7, got pad_token_id 7"),

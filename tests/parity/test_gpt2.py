@@ -65,7 +65,7 @@ def run_ours(model, inputs, labels, **settings):
     loss, grads = model.loss_and_grads({**inputs, "labels": labels}, **settings)
     twin = GPT2LMHeadModel(model.config, dtype=np.float64)
     twin.load_state_dict(nn.flatten(grads))
-    return {"logits": model(**inputs).logits, "loss": loss}, twin.checkpoint_arrays()
+    return {"logits": model(**inputs).logits, "loss": loss}, twin.to_checkpoint()
 
 
 def in_order(gradients, like):
@@ -156,7 +156,7 @@ def test_float32_misses_by_as_much_as_transformers(tmp_path):
     loss, grads = ours.loss_and_grads({"input_ids": ids, "labels": labels})
     twin = GPT2LMHeadModel(ours.config).astype(np.float32)
     twin.load_state_dict(nn.flatten(grads))
-    got = {"logits": ours(ids).logits, "loss": loss, **twin.checkpoint_arrays()}
+    got = {"logits": ours(ids).logits, "loss": loss, **twin.to_checkpoint()}
     largest = max(np.abs(gradient).max() for gradient in exact[1].values())
     for name, reference in (exact[0] | exact[1]).items():
         assert got[name].dtype == np.float32
@@ -197,7 +197,7 @@ def test_transformers_opens_what_numtx_saved(variant, dtype, tmp_path):
 def test_numtx_opens_what_transformers_saved_and_saves_it_back(variant, tmp_path):
     theirs, ours = theirs_and_ours(tmp_path, **VARIANTS[variant])
     state = {name: parameter.detach().numpy() for name, parameter in theirs.named_parameters()}
-    saved = ours.checkpoint_arrays()
+    saved = ours.to_checkpoint()
     assert sorted(saved) == sorted(state)
     for name, array in state.items():
         np.testing.assert_array_equal(saved[name], array)  # bit for bit

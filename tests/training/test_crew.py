@@ -86,10 +86,10 @@ def test_an_array_put_into_the_model_is_updated_too():
     optimizer = SGD(model(), lr=1.0)
     with Workers(2) as workers, ShardedGradients(optimizer, 2, workers=workers) as sharded:
         sharded(batch(), 0)
-        optimizer.flat.model.set_parameter("stack.norm.bias", np.full(8, 5, np.float32))
+        optimizer.flat.model.set_parameter("body.stack.norm.bias", np.full(8, 5, np.float32))
         sharded.update(1.0)
-        gradient = sharded.gradients.views["stack.norm.bias"]
-    np.testing.assert_array_equal(optimizer.flat.model.stack.norm.bias, 5 - gradient)
+        gradient = sharded.gradients.views["body.stack.norm.bias"]
+    np.testing.assert_array_equal(optimizer.flat.model.body.stack.norm.bias, 5 - gradient)
 
 
 def test_settings_that_change_between_steps_reach_every_process(monkeypatch):

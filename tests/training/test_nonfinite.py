@@ -23,8 +23,16 @@ class Poison(Callback):
 @pytest.mark.parametrize(
     ("name", "value", "where"),
     [
-        ("stack.layers.1.feed_forward.sublayer.up.weight", np.nan, "parameter stack.layers.1.feed_forward.sublayer.up"),
-        ("stack.layers.1.feed_forward.sublayer.up.weight", 1e38, "of stack.layers.1.feed_forward.sublayer.up/linear"),
+        (
+            "body.stack.layers.1.feed_forward.sublayer.up.weight",
+            np.nan,
+            "parameter body.stack.layers.1.feed_forward.sublayer.up",
+        ),
+        (
+            "body.stack.layers.1.feed_forward.sublayer.up.weight",
+            1e38,
+            "of body.stack.layers.1.feed_forward.sublayer.up/linear",
+        ),
     ],
 )
 def test_training_stops_with_the_weights_before(make_model, make_config, tokens, tmp_path, name, value, where):
@@ -64,8 +72,12 @@ def test_a_gradient_alone_is_caught(make_model, make_config, tokens, monkeypatch
 @pytest.mark.parametrize(
     ("name", "value", "where"),
     [
-        ("stack.norm.weight", np.nan, "parameter stack.norm.weight"),
-        ("stack.layers.1.feed_forward.sublayer.up.weight", 1e38, "of stack.layers.1.feed_forward.sublayer.up/linear"),
+        ("body.stack.norm.weight", np.nan, "parameter body.stack.norm.weight"),
+        (
+            "body.stack.layers.1.feed_forward.sublayer.up.weight",
+            1e38,
+            "of body.stack.layers.1.feed_forward.sublayer.up/linear",
+        ),
     ],
 )
 def test_an_evaluation_names_the_place_and_the_step(make_model, make_config, tokens, tmp_path, name, value, where):
@@ -90,7 +102,9 @@ def test_the_batch_that_was_not_finite_is_traced(make_model, tokens, monkeypatch
 
     monkeypatch.setattr(functional, "gelu_tanh", broken)
     texts = [{"input_ids": tokens[None, :n], "shift_labels": tokens[None, 1 : n + 1]} for n in (4, 7, 8, 5)]
-    assert first_nonfinite_evaluated(model, texts) == "the output of stack.layers.0.feed_forward.sublayer/gelu_tanh"
+    assert (
+        first_nonfinite_evaluated(model, texts) == "the output of body.stack.layers.0.feed_forward.sublayer/gelu_tanh"
+    )
 
 
 def test_a_loss_alone_is_called_the_loss(make_model, make_config, tokens, monkeypatch):

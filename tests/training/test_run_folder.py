@@ -68,7 +68,7 @@ def test_float64_runs_keep_their_bits(make_model, make_config, tokens, tmp_path)
     opened = load_run(tmp_path / "run")
     assert opened.model.dtype == np.float64
     assert opened.tokenizer is None
-    np.testing.assert_array_equal(opened.model.embedding.weight, trainer.model.embedding.weight)
+    np.testing.assert_array_equal(opened.model.body.embedding.weight, trainer.model.body.embedding.weight)
     assert load_run(tmp_path / "run", dtype=np.float32).model.dtype == np.float32
 
 

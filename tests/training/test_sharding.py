@@ -61,10 +61,10 @@ def test_shard_k_of_step_s_draws_from_seed_s_k(make_model):
     loss, total = 0.0, 0.0
     for k, part in enumerate(split_rows(batch, 2)):
         part_loss, grads = model.loss_and_grads(part, rng=np.random.default_rng([7, 4, k]), num_items=items)
-        loss, total = loss + float(part_loss), total + nn.flatten(grads)["embedding.weight"]
+        loss, total = loss + float(part_loss), total + nn.flatten(grads)["body.embedding.weight"]
     found, gradients = ShardedGradients(model, 2, seed=7)(batch, step=4)
     assert found == loss
-    np.testing.assert_array_equal(gradients.views["embedding.weight"], total)
+    np.testing.assert_array_equal(gradients.views["body.embedding.weight"], total)
 
 
 def test_no_two_pieces_of_a_step_drop_the_same(make_model):

@@ -247,4 +247,4 @@ def test_without_validation_the_newest_weights_are_kept(make_model, make_config,
     assert (result.best_step, result.best_loss) == (5, None)
     assert "eval_loss" not in trainer.log[0]
     run = load_run(tmp_path / "run")
-    np.testing.assert_array_equal(run.model.embedding.weight, trainer.model.embedding.weight)
+    np.testing.assert_array_equal(run.model.body.embedding.weight, trainer.model.body.embedding.weight)

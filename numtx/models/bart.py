@@ -1,0 +1,171 @@
+"""BART: an encoder and a decoder, post-norm, with learned positions from row 2 on, and the heads that stand on them.
+
+Lewis et al., "BART: Denoising Sequence-to-Sequence Pre-training for Natural Language Generation, Translation, and
+Comprehension" (2020).
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from numtx import functional as F
+from numtx import nn
+from numtx.checkpoints import NameTable
+from numtx.checkpoints.names import Transform
+from numtx.models.bart_body import HEADS, STRAYS, TABLES, BartBase, BartInputs, BartModel, held
+from numtx.models.bart_config import BartConfig
+from numtx.models.batch import as_array
+from numtx.models.bert_body import linear_names
+from numtx.models.loss import IGNORE_INDEX
+from numtx.models.output import Seq2SeqQuestionAnsweringModelOutput, Seq2SeqSequenceClassifierOutput
+from numtx.models.seq2seq_lm import Seq2SeqLMModel
+from numtx.models.tasks import QuestionAnswering, SequenceClassification
+from numtx.models.with_head import OnBody
+
+__all__ = [
+    "BartConfig",
+    "BartForConditionalGeneration",
+    "BartForQuestionAnswering",
+    "BartForSequenceClassification",
+    "BartInputs",
+    "BartModel",
+]
+BIAS = "final_logits_bias"
+ONE_ROW = Transform(lambda bias: bias.reshape(-1), lambda bias: bias[None])  # files hold (1, V)
+
+
+class OnBart(BartBase, OnBody):
+    """A head on a body of the family, and the names of its weights."""
+
+    body_class: ClassVar[type[BartModel]] = BartModel
+
+    @classmethod
+    def unsaid(cls, config, arrays):
+        return cls.body_class.unsaid(config, arrays)
+
+    @classmethod
+    def names(cls, config):
+        body = cls.body_class.rows(config)
+        rows = cls.rows_with_head(body)
+        rows += [("decoder", "lm_head.weight")] if cls.table is not None and not config.tie_word_embeddings else []
+        own = {row[1] for row in rows}
+        ignored = [head for head in HEADS if not any(name.startswith(head.removesuffix("*")) for name in own)]
+        table = dict(row[:2] for row in body)["embedding.weight"]
+        settings: dict[str, Any] = {"optional_prefix": "model.", "ignored": (*ignored, *STRAYS)}
+        copies, head = list(TABLES[1:]) if config.one_table else [], ["lm_head.weight"]
+        if not config.tie_word_embeddings:
+            return NameTable(rows, copies={table: copies}, **settings)
+        if cls.table is None:  # the head is another model's
+            return NameTable(rows, copies={table: copies}, spares={table: head}, **settings)
+        return NameTable(rows, copies={table: [*copies, *head]}, **settings)
+
+
+class BartForConditionalGeneration(OnBart, Seq2SeqLMModel):
+    """BART with its language-model head: source (B, Ts) and target (B, Tt) ids -> what comes next, (B, Tt, V).
+
+        logits = y Eᵀ + b        with E the table of the embedding, and b `final_logits_bias`, which does not learn
+
+    Examples
+    --------
+    >>> sizes = {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+    >>> config = BartConfig(vocab_size=7, d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    >>> model = BartForConditionalGeneration(config, rng=0)
+    >>> batch = {"input_ids": np.array([[0, 3, 4, 2]]), "labels": np.array([[0, 5, 2]])}
+    >>> model(**batch).logits.shape
+    (1, 3, 7)
+    >>> loss, grads = model.loss_and_grads(batch)
+    >>> list(grads["body"])
+    ['embedding', 'encoder_inputs', 'decoder_inputs', 'encoder', 'decoder']
+    """
+
+    table = "embedding.weight"
+    head_names = ((BIAS, BIAS, ONE_ROW),)
+
+    def _make_head(self, config, dtype):
+        return nn.Seq2SeqLMHead(config.vocabulary, dtype=dtype)
+
+    def final_bias(self):
+        return self.head.final_logits_bias
+
+    @classmethod
+    def unsaid(cls, config, arrays):
+        bias = {} if held(BIAS, arrays) else {BIAS: np.zeros((1, config.vocabulary), np.float32)}
+        return super().unsaid(config, arrays) | bias
+
+
+class BartForSequenceClassification(SequenceClassification, OnBart):
+    """BART with scores of the classes of a sequence, read from its last end token: (B, T) -> (B, num_labels).
+
+    Source and target are the same text: the decoder reads the source one place late, and its state at the last
+    `eos_token_id` of the source has seen all of it. Each row needs one; that all have equally many, as Transformers
+    demands, does not matter here.
+
+    Examples
+    --------
+    >>> sizes = {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+    >>> config = BartConfig(vocab_size=7, d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    >>> BartForSequenceClassification(config, rng=0)(np.array([[0, 3, 4, 2]])).logits.shape
+    (1, 3)
+    """
+
+    output = Seq2SeqSequenceClassifierOutput
+    head_names = (
+        *linear_names("pooler.dense", "classification_head.dense"),
+        *linear_names("out_proj", "classification_head.out_proj"),
+    )
+
+    def _make_head(self, config, dtype):
+        return nn.ClassificationHead(
+            config.d_model, config.num_labels, config.classifier_dropout, pooling="last", dtype=dtype
+        )
+
+    def _masks(self, inputs, settings):
+        return {"mask": F.padding_mask(self._ends(inputs, settings))}
+
+    def _ends(self, inputs, settings):
+        """Return which tokens of the source are end tokens, (B, T), one or more in each row."""
+        name, ids = type(self).__name__, inputs[0] if inputs else settings.get("input_ids")
+        if ids is None:
+            raise ValueError(f"{name}: expected input_ids, whose end tokens say where to read, got None")
+        ends = np.isin(as_array(name, "input_ids", ids), self.config.eos_token_id)
+        target = dict(zip(self.arguments, inputs, strict=False)).get("decoder_input_ids")
+        target = settings.get("decoder_input_ids", target)
+        if target is not None and np.shape(target) != ends.shape:
+            raise ValueError(
+                f"{name}: expected decoder_input_ids of the shape of input_ids, {ends.shape}, got {np.shape(target)}"
+            )
+        if ends.ndim == 2 and not ends.any(axis=1).all():
+            row = int(np.argmin(ends.any(axis=1)))
+            raise ValueError(
+                f"{name}: expected an end token, eos_token_id = {self.config.eos_token_id}, in each row, "
+                f"got none in row {row}"
+            )
+        return ends
+
+
+class BartForQuestionAnswering(QuestionAnswering, OnBart):
+    """BART with scores of where an answer starts and ends in what the decoder reads: (B, T) -> two of (B, T).
+
+    Without target ids the decoder reads the source one place late, so place t stands for the source's token t.
+
+    Examples
+    --------
+    >>> sizes = {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+    >>> config = BartConfig(vocab_size=7, d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    >>> BartForQuestionAnswering(config, rng=0)(np.array([[0, 3, 4, 2]])).end_logits.shape
+    (1, 4)
+    """
+
+    output = Seq2SeqQuestionAnsweringModelOutput
+    head_names = tuple(linear_names("out_proj", "qa_outputs"))
+
+    def _make_head(self, config, dtype):
+        return nn.SpanHead(config.d_model, dtype=dtype)
+
+    def checked(self, labels, shape):
+        return super().checked(labels, (shape[0], np.iinfo(np.int64).max))  # positions in what the decoder reads
+
+    def loss_of(self, outputs, labels, num_items=None):
+        length = outputs.start_logits.shape[1]
+        inside = {name: np.where(given < length, given, IGNORE_INDEX) for name, given in labels.items()}
+        return super().loss_of(outputs, inside, num_items)

@@ -1,0 +1,80 @@
+"""Opens the model of a pipeline, and refuses one that lacks the head that the task needs."""
+
+import os
+import warnings
+from typing import Any
+
+from numtx.models import auto
+from numtx.models.files import open_model
+from numtx.models.pretrained import PretrainedModel
+
+
+def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dtype: Any, **hub: Any) -> Any:
+    """Open a folder, a GGUF file or a name on the hub as a model with a head.
+
+    Parameters
+    ----------
+    task : str
+        For errors.
+    heads : tuple of str
+        Names of heads as in `numtx.models.auto.FAMILIES`; the first that the family has is meant.
+    name_or_folder : str or path
+    dtype : np.float32 or np.float64
+    **hub
+        As in `numtx.checkpoints.resolve`.
+
+    Raises
+    ------
+    ValueError
+        If the family has no such head, or its weights are not in the file: they would have to be drawn.
+    """
+    checkpoint, where = open_model(name_or_folder, **hub)
+    entries = checkpoint.config
+    said = entries.get("architectures")
+    names = [str(name) for name in said] if isinstance(said, list) else []
+    found = ", ".join(names) or f"a model of type {entries.get('model_type')!r}"
+    _, _, classes = auto.family_of("pipeline", entries)
+    head = next((head for head in heads if head in classes), None)
+    if head is None:
+        able = ", ".join(kind for kind, (_, _, theirs) in auto.FAMILIES.items() if set(heads) & set(theirs))
+        raise ValueError(
+            f"pipeline: {task} expects a model with a head for {' or '.join(heads)} (families {able}), got {found} in"
+            f" {where}"
+        )
+    openers: list[type[auto.AutoModel]] = [auto.AutoModel, *auto.AutoModel.__subclasses__()]
+    kind = next(opener.of(entries) for opener in openers if opener.task == head)
+    with warnings.catch_warnings():
+        # A head, or a pooler, that the file lacks is drawn with a warning. An answer of drawn weights would be noise;
+        # of a body alone the hidden states are used, which no such part bears on.
+        warnings.filterwarnings("ignore" if head == "base" else "error", message=".*drawn anew", category=UserWarning)
+        try:
+            config = kind.config_class.from_dict(entries)
+            return kind.from_arrays(config, checkpoint.arrays, dtype=dtype, where=where)
+        except UserWarning:
+            raise ValueError(
+                f"pipeline: {task} expects a model with a trained head for {head} ({kind.__name__}), got {found} in"
+                f" {where}, whose weights have none"
+            ) from None
+
+
+def require_head(task: str, heads: tuple[str, ...], model: Any) -> None:
+    """Require a model in memory to have one of the heads.
+
+    Raises
+    ------
+    ValueError
+        If it has another or none; the message says which class it is.
+    """
+    wanted = [classes[head] for _, _, classes in auto.FAMILIES.values() for head in heads if head in classes]
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if isinstance(model, PretrainedModel) and ("base" in heads or names & set(wanted)):
+        return
+    raise ValueError(
+        f"pipeline: {task} expects a model with a head for {' or '.join(heads)} ({', '.join(wanted)}), got"
+        f" {type(model).__name__}"
+    )
+
+
+def is_name(model: Any) -> bool:
+    """Return whether this names a model or a tokenizer, and is not one itself."""
+    return isinstance(model, (str, os.PathLike))

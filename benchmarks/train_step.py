@@ -84,9 +84,7 @@ def opponent(ours, shape):
 
     torch.set_num_threads(THREADS)
     config = ours.config
-    return TorchTraining(
-        shape, ours.model.checkpoint_arrays(), config.lr, config.betas, config.weight_decay, config.clip
-    )
+    return TorchTraining(shape, ours.model.to_checkpoint(), config.lr, config.betas, config.weight_decay, config.clip)
 
 
 class InTurn(Callback):

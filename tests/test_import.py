@@ -15,11 +15,15 @@ def test_import_loads_next_to_nothing():
     assert not loaded("import numtx") & {"numpy", "scipy", "numtx.nn"}
 
 
-@pytest.mark.parametrize("room", ["functional", "nn", "models", "text", "checkpoints", "generation", "training"])
+@pytest.mark.parametrize(
+    "room",
+    ["functional", "nn", "models", "text", "checkpoints", "generation", "training", "metrics", "pipelines"],
+)
 def test_no_floor_needs_an_extra_the_command_line_or_what_stands_beside(room):
     modules = loaded(f"import numtx.{room}")
     assert f"numtx.{room}" in modules
     unwanted = {"torch", "transformers", "tokenizers", "matplotlib", "typer", "rich", "hypothesis", "pytest"}
+    unwanted |= {"huggingface_hub", "gguf", "sentencepiece", "jinja2", "sacrebleu", "rouge_score", "nltk"}
     unwanted |= {"numtx.testing", "numtx.cli", "numtx.plotting"}
     assert not modules & unwanted
 

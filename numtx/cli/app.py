@@ -9,10 +9,15 @@ from typing import Annotated
 import typer
 
 from numtx._version import __version__
+from numtx.cli.chat import chat
 from numtx.cli.check import check
+from numtx.cli.convert import convert
 from numtx.cli.errors import FAILED, MISUSED, STOPPED, UsageError, complain, described, let_go_of_stdout
 from numtx.cli.evaluate import evaluate
+from numtx.cli.evaluate_metric import evaluate_metric
 from numtx.cli.generate import generate
+from numtx.cli.info import info
+from numtx.cli.run_task import run_task
 from numtx.cli.show import show
 from numtx.cli.train import TRAIN_EPILOG, train
 
@@ -27,9 +32,14 @@ app = typer.Typer(
 )
 app.command("train", epilog=TRAIN_EPILOG)(train)
 app.command("generate")(generate)
+app.command("run")(run_task)
+app.command("chat")(chat)
 app.command("eval")(evaluate)
+app.command("evaluate")(evaluate_metric)
 app.command("show")(show)
 app.command("check")(check)
+app.command("info")(info)
+app.command("convert")(convert)
 
 
 def _version(wanted: bool) -> None:

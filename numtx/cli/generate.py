@@ -1,16 +1,25 @@
-"""numtx generate: a run writes on after a prompt."""
+"""numtx generate: a run, or any causal language model, writes on after a prompt."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
+SMALL = 20_000_000  # parameters: below, a second BLAS thread only gets in the way
+
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="Folder that numtx train left.", metavar="RUN", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Folder that numtx train left, or any causal language model: folder, GGUF file, name on the hub.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ],
     prompt: Annotated[
         str | None,
         typer.Option(help="Text to write on after; - reads standard input. Without it: a new line.", metavar="TEXT"),
@@ -31,12 +40,12 @@ def generate(
     ] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token, whatever else is set.")] = False,
 ) -> None:
-    """Write on after a prompt with the model of a run.
+    """Write on after a prompt with the model of a run, or with a pretrained one.
 
-    The weights are the run's best. Of a text longer than the context, the model sees the end.
+    The weights of a run are its best. Of a text longer than the context, the model sees the end.
     """
     from numtx.cli.errors import asked
-    from numtx.cli.opened import opened_run
+    from numtx.cli.opened import opened_writer
     from numtx.cli.sample import default_prompt, written
     from numtx.cli.screen import Screen
     from numtx.generation import Sampler
@@ -44,15 +53,16 @@ def generate(
 
     with asked():
         Sampler(not greedy, temperature, top_k, top_p)
-    opened, tokenizer = opened_run(run)
+    model, tokenizer = opened_writer(run)
     if prompt is None:
         prompt = default_prompt(tokenizer)
     elif prompt == "-":
         prompt = _standard_input()
     settings = {"do_sample": not greedy, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    pieces = written(opened.model, tokenizer, prompt, tokens, **settings)
+    pieces = written(model, tokenizer, prompt, tokens, **settings)
     screen, last = Screen(), ""
-    with Workers(1):
+    small = model.num_parameters() < SMALL
+    with Workers(1) if small else nullcontext():
         first = next(pieces)  # a prompt that cannot be read is refused before anything is written
         try:
             screen.write(prompt + first)

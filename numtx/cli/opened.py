@@ -1,9 +1,9 @@
-"""A run as the commands that use one open it."""
+"""A run, or any language model, as the commands that use one open it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numtx.text import Tokenizer
@@ -24,3 +24,33 @@ def opened_run(folder: Path) -> tuple[Run, Tokenizer]:
     if run.tokenizer is None:
         raise ValueError(f"run: expected a run with a tokenizer, got '{folder}' without tokenizer.json")
     return run, run.tokenizer
+
+
+def opened_writer(name: str) -> tuple[Any, Any]:
+    """Return what goes on after a prompt, with its tokenizer: a run, or a causal language model of any family.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing of this name, it is not whole, or it does not write.
+    """
+    from numtx.checkpoints.gguf_format import is_gguf
+    from numtx.training.run_folder import LOG, SETTINGS
+
+    path = Path(name)
+    of_a_run = any((path / file).exists() for file in (SETTINGS, LOG))
+    if of_a_run or (path.is_dir() and not (path / "config.json").exists()) or (path.is_file() and not is_gguf(path)):
+        run, tokenizer = opened_run(path)
+        return run.model, tokenizer
+    from numtx.models.auto import AutoModelForCausalLM
+    from numtx.text import AutoTokenizer
+    from numtx.text.fitting import require_fit
+
+    try:
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        require_fit("generate", tokenizer, model)
+        return model, tokenizer
+    except (ValueError, ImportError) as error:
+        if path.exists():
+            raise
+        raise ValueError(f"generate: '{name}' does not exist here, and as a name on the hub: {error}") from None

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from numtx.models.gpt2 import GPT2LMHeadModel
-from numtx.text import Tokenizer
+import numpy as np
 
 
-def default_prompt(tokenizer: Tokenizer) -> str:
+def default_prompt(tokenizer: Any) -> str:
     """Return a line end, or the first character of a vocabulary that has none."""
     try:
         tokenizer.encode("\n")
@@ -33,7 +32,7 @@ def own_prompt(text: str) -> str | None:
     return word[0][:20] if word else None
 
 
-def written(model: GPT2LMHeadModel, tokenizer: Tokenizer, prompt: str, tokens: int, **settings: Any) -> Iterator[str]:
+def written(model: Any, tokenizer: Any, prompt: str, tokens: int, **settings: Any) -> Iterator[str]:
     """Yield the text after a prompt piece by piece, each character whole; the settings are those of `model.stream`.
 
     Raises
@@ -44,7 +43,7 @@ def written(model: GPT2LMHeadModel, tokenizer: Tokenizer, prompt: str, tokens: i
     if not prompt:
         raise ValueError("generate: expected a prompt of at least one character, got none")
     decoder = tokenizer.text_decoder()
-    for ids in model.stream(tokenizer.encode(prompt)[None], max_new_tokens=tokens, **settings):
+    for ids in model.stream(np.array([tokenizer.encode(prompt)]), max_new_tokens=tokens, **settings):
         piece = decoder.decode(ids)
         if piece:
             yield piece

@@ -8,7 +8,7 @@ import pytest
 import numtx as package
 from numtx.cli.settings import NAMES
 
-COMMANDS = ("train", "generate", "eval", "check", "show")
+COMMANDS = ("train", "generate", "run", "chat", "eval", "check", "show", "info", "convert")
 
 
 def test_help_lists_the_commands(numtx):
@@ -73,7 +73,7 @@ def test_misuse_is_one_line_and_exit_code_two(numtx, arguments, words):
 
 
 def test_a_fault_of_ours_is_not_hidden(numtx, monkeypatch):
-    monkeypatch.setattr("numtx.cli.opened.opened_run", lambda folder: 1 + None)
+    monkeypatch.setattr("numtx.cli.opened.opened_writer", lambda name: 1 + None)
     with pytest.raises(TypeError):
         numtx("generate", "run")
 

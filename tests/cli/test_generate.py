@@ -1,17 +1,21 @@
 """numtx generate."""
 
 import shlex
+import shutil
 
 import numpy as np
 import pytest
+from tokenizer_questions import FOLDERS
 
+from numtx.models import GPT2Config, GPT2LMHeadModel
 from numtx.training import load_run
 
 
 def test_writes_the_prompt_and_then_what_the_model_chooses(numtx, finished):
     run = load_run(finished)
     ids = run.tokenizer.encode("60 bottles")
-    expected = run.tokenizer.decode(run.model.generate(ids[None], max_new_tokens=12)[0])
+    written = np.concatenate([ids, *run.model.stream(ids[None], max_new_tokens=12)])
+    expected = run.tokenizer.decode(written)
     ran = numtx("generate", finished, "--prompt", "60 bottles", "--tokens", 12, "--greedy")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.rstrip("\n") == expected.rstrip("\n")
@@ -22,10 +26,11 @@ def test_settings_reach_the_sampler(numtx, finished):
     run = load_run(finished)
     ids = run.tokenizer.encode("a")[None]
     settings = {"temperature": 1.5, "top_k": 9, "top_p": 0.9, "seed": 4}
-    expected = run.model.generate(ids, max_new_tokens=40, do_sample=True, **settings)
+    written = run.model.stream(ids, max_new_tokens=40, do_sample=True, **settings)
+    expected = np.concatenate([ids[0], *written])
     options = shlex.split("--temperature 1.5 --top-k 9 --top-p 0.9 --seed 4 --tokens 40")
     out = numtx("generate", finished, "--prompt", "a", *options).out
-    assert out.rstrip("\n") == run.tokenizer.decode(expected[0]).rstrip("\n")
+    assert out.rstrip("\n") == run.tokenizer.decode(expected).rstrip("\n")
 
 
 def test_the_seed_decides(numtx, finished):
@@ -120,3 +125,13 @@ def test_control_codes_reach_pipes_alone(monkeypatch, capsys):
         screen.live = live
         screen.write("a\x1b[2J\n")
         assert capsys.readouterr().out == expected
+
+
+def test_a_tokenizer_of_another_model_is_refused(numtx, tmp_path):
+    pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
+    config = GPT2Config(vocab_size=11, n_positions=9, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config, rng=0).save_pretrained(tmp_path)
+    for file in (FOLDERS / "gpt2").iterdir():
+        if file.name != "config.json":
+            shutil.copy(file, tmp_path)
+    numtx("generate", tmp_path, "--prompt", "a").refused(1, "ids below vocab_size = 11 of GPT2LMHeadModel, got id ")

@@ -72,13 +72,13 @@ def test_every_component_of_a_checkpoint(numtx, checkpoint):
     # By hand: a layer has 24·10·64 + 4·10·5·8 = 16,960 FLOPs, the head 2·10·8·11 = 1,760: 52,640 in all.
     layer = 16 + 8 * 24 + 24 + 8 * 8 + 8 + 16 + 8 * 32 + 32 + 32 * 8 + 8
     assert lines[0, "model"] == ("GPT2LMHeadModel", "(2, 5, 11)", 88 + 128 + 3 * layer + 16, 100.0)
-    assert lines[2, "embedding"] == ("Embedding", "(2, 5, 8)", 88, 0)
-    assert lines[2, "stack"] == ("Decoder", "(2, 5, 8)", 3 * layer + 16, 96.7)
-    assert lines[4, "layers.0-2"] == ("DecoderBlock x 3", "(2, 5, 8)", 3 * layer, 96.7)
-    assert lines[6, "attention"] == ("PreNorm", "(2, 5, 8)", 3 * (16 + 216 + 72), round(300 * 6720 / 52640, 1))
-    assert lines[8, "sublayer"][0] == "FeedForward"
-    assert lines[10, "up"] == ("Linear", "(2, 5, 32)", 3 * 288, round(300 * 5120 / 52640, 1))
-    assert lines[10, "out_proj"] == ("Linear", "(2, 5, 8)", 3 * 72, round(300 * 1280 / 52640, 1))
+    assert lines[4, "embedding"] == ("Embedding", "(2, 5, 8)", 88, 0)
+    assert lines[4, "stack"] == ("Decoder", "(2, 5, 8)", 3 * layer + 16, 96.7)
+    assert lines[6, "layers.0-2"] == ("DecoderBlock x 3", "(2, 5, 8)", 3 * layer, 96.7)
+    assert lines[8, "attention"] == ("PreNorm", "(2, 5, 8)", 3 * (16 + 216 + 72), round(300 * 6720 / 52640, 1))
+    assert lines[10, "sublayer"][0] == "FeedForward"
+    assert lines[12, "up"] == ("Linear", "(2, 5, 32)", 3 * 288, round(300 * 5120 / 52640, 1))
+    assert lines[12, "out_proj"] == ("Linear", "(2, 5, 8)", 3 * 72, round(300 * 1280 / 52640, 1))
     assert lines[2, "head"] == ("TiedLMHead", "(2, 5, 11)", 0, 3.3)
     products = [line for line in table(ran.out) if not line.name]
     assert [line.kind for line in products] == ["linear", "scaled_dot_product_attention"]

@@ -125,6 +125,7 @@ def test_a_start_token_makes_the_first_token_one_that_is_predicted():
 
 
 def test_a_model_may_be_a_folder(tmp_path):
+    pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
     model = gpt2(np.float32)
     model.save_pretrained(tmp_path)
     CharTokenizer.from_text("abcdefghijk").save(tmp_path)

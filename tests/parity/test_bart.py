@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
+pytest.importorskip("transformers", reason="parity tests need it: pip install 'numtx[parity]'")
 import torch
 import transformers
 from family_parity import (

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
+pytest.importorskip("transformers", reason="parity tests need it: pip install 'numtx[parity]'")
 import transformers
 from family_parity import PADDINGS, check_family, compare_dropout, draw_batch, draw_labels, random_model
 

@@ -12,6 +12,9 @@ from numtx.pipelines.question_answering import ExtractiveQuestionAnswering
 from numtx.pipelines.spans import best_spans, merged
 from numtx.pipelines.written_answers import PROMPTS, GenerativeQuestionAnswering
 
+pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
+pytest.importorskip("sentencepiece", reason="no sentencepiece: pip install 'numtx[hub]'")
+
 CONTEXT = "Alice lives in Zürich 😀 and Bob in Berlin. They don't co-operate. " * 30
 
 

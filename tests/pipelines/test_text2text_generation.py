@@ -6,6 +6,9 @@ from written_questions import ENDS, TASK_PARAMS, make_folders
 
 import numtx
 
+pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
+pytest.importorskip("sentencepiece", reason="no sentencepiece: pip install 'numtx[hub]'")
+
 TEXTS = ["The assert statement is a convenient way", "a", "Zürich 😀", "", "x=y (see) naïve café"]
 FEW = {"max_new_tokens": 6}
 

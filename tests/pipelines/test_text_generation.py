@@ -6,6 +6,9 @@ from written_questions import ENDS, make_folders
 
 import numtx
 
+pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
+pytest.importorskip("sentencepiece", reason="no sentencepiece: pip install 'numtx[hub]'")
+
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
 CHAT = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who is it?"}]
 PROMPTS = ["The assert", "a", "convenient way to insert debugging", "", "Zürich 😀", "x=y (see)"]

@@ -50,6 +50,7 @@ def draw_options(d: Drawer, length: int, vocabulary: int) -> dict[str, Any]:
 def draw_body(d: Drawer) -> Draft:
     """Padded left or right or not, with positions of one's own or not."""
     batch, length, vocabulary = d.sizes(3, 1, 4)
+    vocabulary = max(2, vocabulary)  # of one token all values are equal, and the scores' gradient is rounding alone
     inputs = {
         "input_ids": d.ids((batch, length), vocabulary),
         "attention_mask": d.optional(lambda: padding(d, batch, length)),

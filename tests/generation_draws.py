@@ -153,8 +153,11 @@ def draw_case(family, seed, *, sampling=False, beams=False):
     decodes = family in DECODER_ONLY
     inputs = _inputs(rng, decodes)
     prompt = inputs["input_ids"].shape[1] if decodes else inputs.get("decoder_input_ids", np.zeros((1, 1))).shape[1]
-    padded = "attention_mask" in inputs or (inputs["input_ids"] == PAD).any()
-    settings = _lengths(rng, prompt) | _ends(rng) | _words(rng, prompt) | _penalties(rng, decodes, padded)
+    padding = _padding(rng, decodes, inputs)
+    pad = padding.get("pad_token_id", PAD)
+    padded = "attention_mask" in inputs or (inputs["input_ids"] == pad).any()
+    longest = prompt if decodes and not FIVE else 3  # in 4.57 the row is no sequence's beginning if it is no longer
+    settings = padding | _lengths(rng, prompt) | _ends(rng) | _words(rng, longest) | _penalties(rng, decodes, padded)
     if "exponential_decay_length_penalty" in settings:  # of the smallest number it would make infinity
         settings.pop("remove_invalid_values", None)
     if beams:
@@ -192,6 +195,16 @@ def _inputs(rng, decodes):
     return inputs
 
 
+def _padding(rng, decodes, inputs):
+    """Which token is that of padding, if it is said; and put end tokens and those of padding into prompts, in place."""
+    ids = inputs["input_ids"]
+    if decodes and rng.random() < 0.4:
+        special = rng.random(ids.shape) < 0.3
+        special[:, -1] = False  # padding on the right is told, and nothing is promised for it
+        ids[special] = rng.choice([PAD, EOS, 3, 5], special.sum())
+    return _maybe(rng, {"pad_token_id": _pick(rng, EOS, EOS, 3, 5, None)}, 0.4)
+
+
 def _lengths(rng, prompt):
     most = int(rng.integers(2, 12))
     limits = [{"max_new_tokens": most}, {"max_length": prompt + 1 + most}, {}]
@@ -212,15 +225,17 @@ def _ends(rng):
     return _maybe(rng, made, 0.3)
 
 
-def _words(rng, prompt):
+def _words(rng, longest):
     def some(n):
         return [int(i) for i in rng.integers(FIRST, VOCAB, n)]
 
     return _maybe(
         rng,
         {
-            "bad_words_ids": lambda: [some(rng.integers(1, 4)) for _ in range(rng.integers(1, 8))],
-            "sequence_bias": lambda: [[some(rng.integers(1, 3)), float(rng.normal(0, 3))] for _ in range(5)],
+            "bad_words_ids": lambda: [some(rng.integers(1, min(3, longest) + 1)) for _ in range(rng.integers(1, 8))],
+            "sequence_bias": lambda: [
+                [some(rng.integers(1, min(2, longest) + 1)), float(rng.normal(0, 3))] for _ in range(5)
+            ],
             "suppress_tokens": lambda: some(3),
             "begin_suppress_tokens": lambda: some(4),
             "renormalize_logits": lambda: True,
@@ -231,13 +246,11 @@ def _words(rng, prompt):
 
 
 def _penalties(rng, decodes, padded):
-    made = {"no_repeat_ngram_size": lambda: int(rng.integers(1, 4))}
+    made = {name: lambda: int(rng.integers(1, 4)) for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")}
     if FIVE or not (decodes and padded):  # 4.57 penalises the token of padding too
         made["repetition_penalty"] = lambda: float(rng.choice([0.6, 1.2, 1.9]))
-    if not decodes:
-        made["encoder_no_repeat_ngram_size"] = lambda: int(rng.integers(1, 4))
-        if FIVE:  # 4.57 does not repeat the source for several rows
-            made["encoder_repetition_penalty"] = lambda: float(rng.choice([0.7, 1.5]))
+    if FIVE:  # 4.57 does not repeat the source for several rows
+        made["encoder_repetition_penalty"] = lambda: float(rng.choice([0.7, 1.5]))
     return _maybe(rng, made)
 
 

@@ -1,5 +1,8 @@
 """What is asked of every array at the door of a pair."""
 
+import difflib
+from collections.abc import Iterable
+
 import numpy as np
 
 WORKING = (np.float32, np.float64)  # float16 exists on disk alone: a sum of it overflows at 65,504
@@ -90,3 +93,15 @@ def integers(op: str, name: str, ids: np.ndarray, limit: int) -> np.ndarray:
         bad = ids.min() if ids.min() < 0 else ids.max()
         raise ValueError(f"{op}: expected {name} in [0, {limit}), got {bad}")
     return ids
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name, which tells the nearest that there is; "" if none is near.
+
+    Examples
+    --------
+    >>> nearest("num_beam", ["num_beams", "top_k"]), nearest("x", ["top_k"])
+    ("; the nearest is 'num_beams'", '')
+    """
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; the nearest is {near[0]!r}" if near else ""

@@ -10,9 +10,8 @@ from numtx.generation.output import GenerateOutput
 from numtx.generation.plan import Plan
 from numtx.generation.steps import ReorderableStep
 
-NEVER = (
-    -1e9
-)  # added to the score of what must not be chosen, as Transformers does: what is left to choose stays in order
+# Added to the score of what must not be chosen, as Transformers does: what is left to choose stays in order.
+NEVER = -1e9
 
 
 def beam_search(step: ReorderableStep, plan: Plan, *, rng: np.random.Generator | None = None) -> GenerateOutput:
@@ -45,12 +44,13 @@ def beam_search(step: ReorderableStep, plan: Plan, *, rng: np.random.Generator |
     -------
     GenerateOutput
         `num_return_sequences` rows a prompt, the best first, with `sequences_scores` and `beam_indices`; `scores` and
-        `logits` have a row for each beam.
+        `logits` have a row for each beam. Where fewer ended than were asked for, a row has the score -1e9 (`NEVER`) or
+        less, and no new token, or what was left to choose among forbidden ones: nothing was found for it.
 
     Raises
     ------
     ValueError
-        If the vocabulary is too small for so many beams, a score is NaN, or there is no generator to sample with.
+        If a score is NaN, or there is no generator to sample with.
 
     Notes
     -----
@@ -227,10 +227,6 @@ class Search:
         """
         (batch, beams), vocab_size = self.running.scores.shape, log_probs.shape[1]
         wanted = max(2, 1 + self.plan.end_ids.size) * beams
-        if beams * vocab_size < wanted:
-            raise ValueError(
-                f"generate: expected a vocabulary of at least {wanted // beams} tokens for beams, got {vocab_size}"
-            )
         scores = log_probs.reshape(batch, beams, -1) + self.running.scores[:, :, None].astype(log_probs.dtype)
         scores = scores.reshape(batch, -1)  # (B, n · V)
         if np.isnan(scores.max()):

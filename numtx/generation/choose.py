@@ -1,4 +1,6 @@
-"""The choice of the next token: the largest score, or one drawn from their softmax."""
+"""The choice of the next token: the largest score, or one drawn from their softmax; and what it is drawn with."""
+
+from typing import Any
 
 import numpy as np
 
@@ -39,3 +41,24 @@ def choose(scores: np.ndarray, rng: np.random.Generator | None = None) -> np.nda
     cumulative = np.exp(scores.astype(np.float64) - largest).cumsum(axis=-1)  # (R, V)
     drawn = rng.random(len(scores)) * cumulative[:, -1]  # (R,)
     return (cumulative > drawn[:, None]).argmax(axis=-1)
+
+
+def generator(owner: str, seed: Any, rng: Any) -> np.random.Generator:
+    """Return what to draw with: `rng` itself, or a new generator of a seed; a seed of None is another each time.
+
+    Examples
+    --------
+    >>> int(generator("generate", 1, None).integers(100)) == int(np.random.default_rng(1).integers(100))
+    True
+    >>> generator("generate", 1, np.random.default_rng())
+    Traceback (most recent call last):
+    ValueError: generate: expected seed or rng, got both
+    """
+    if seed is not None and rng is not None:
+        raise ValueError(f"{owner}: expected seed or rng, got both")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise ValueError(f"{owner}: expected rng as an np.random.Generator, got {type(rng).__name__}")
+    try:
+        return np.random.default_rng(seed if rng is None else rng)
+    except (TypeError, ValueError):
+        raise ValueError(f"{owner}: expected seed as a whole number of at least 0, got {seed!r}") from None

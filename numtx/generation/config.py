@@ -1,8 +1,6 @@
 """The settings of generate, by Transformers' names: what was said, what a model's folder says, what holds."""
 
-import difflib
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +10,9 @@ import numpy as np
 
 from numtx.checkpoints import open_checkpoint, read_json, resolve, write_json
 from numtx.checkpoints.hub_files import Wanted
+from numtx.functional.door import nearest
 from numtx.generation.config_checks import NOT_HERE, check_together, check_value
+from numtx.generation.warn import warn
 
 FILE = "generation_config.json"
 FILES = (Wanted(("config.json",), (FILE,)),)
@@ -46,6 +46,8 @@ _OF_THE_FILE = ("_from_model_config", "_commit_hash")
 class GenerationConfig:
     """The settings of `generate`; None stands for what was not said.
 
+    They may be changed later, and are checked then too.
+
     Parameters
     ----------
     max_length, max_new_tokens : int
@@ -63,7 +65,8 @@ class GenerationConfig:
     num_beams, length_penalty, early_stopping
         Beam search; see `numtx.generation.beams`.
     repetition_penalty, encoder_repetition_penalty : float
-        Tokens that are there already, or in the source, become less likely, or more.
+        Tokens that are there already, or in the source, become less likely, or more. The source of a decoder-only
+        model is its prompt, padding included, here and in the next line.
     no_repeat_ngram_size, encoder_no_repeat_ngram_size : int
         No n tokens come twice, or come that stand in the source.
     bad_words_ids, sequence_bias, suppress_tokens, begin_suppress_tokens
@@ -145,16 +148,20 @@ class GenerationConfig:
     def __init__(self, **settings: Any):
         self.other = dict(settings.pop("other", {}))
         self.said = frozenset(settings.pop("said", ()))
-        for name in settings:
-            if name not in SETTINGS:
-                raise ValueError(f"GenerationConfig: expected a setting of generate, got {name!r}{_nearest(name)}")
-        for name in SETTINGS:
-            value = settings.get(name)
-            if isinstance(value, np.ndarray | np.generic):
-                value = value.tolist()
-            if value is not None:
-                check_value("GenerationConfig", name, value)
+        for name, value in {**dict.fromkeys(SETTINGS), **settings}.items():
             setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("other", "said"):
+            if name not in SETTINGS:
+                unknown = f"{name!r}{nearest(name, SETTINGS)}"
+                raise ValueError(f"GenerationConfig: expected a setting of generate, got {unknown}")
+            if value is not None:
+                value = _plain(value)
+                check_value("GenerationConfig", name, value)
+                if name == "sequence_bias" and isinstance(value, dict):
+                    value = [[list(words), bias] for words, bias in value.items()]  # as JSON can say it
+        super().__setattr__(name, value)
 
     def __repr__(self):
         return f"GenerationConfig({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
@@ -241,13 +248,25 @@ class GenerationConfig:
         said = own | {name for name, value in settings.items() if value is not None}
         holds = type(self)(**values, other=other, said=said)
         for warning in check_together("GenerationConfig", holds):
-            warnings.warn(warning, stacklevel=4)
+            warn(warning)
         return holds
 
 
 SETTINGS = tuple(one.name for one in fields(GenerationConfig) if one.name not in ("other", "said"))
 
 
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, SETTINGS, 1)
-    return f"; the nearest is {near[0]!r}" if near else ""
+def _plain(value: Any) -> Any:
+    """Return a value with Python's numbers and lists in place of NumPy's.
+
+    Examples
+    --------
+    >>> _plain([np.int64(3), np.array([4, 5])])
+    [3, [4, 5]]
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(one) for one in value)
+    if isinstance(value, dict):
+        return {_plain(name): _plain(one) for name, one in value.items()}
+    return value

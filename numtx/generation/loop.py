@@ -56,7 +56,7 @@ def sample(step: ReorderableStep, plan: Plan, *, rng=None, streamer: Any = None)
     array([[3, 4, 5, 5],
            [1, 2, 3, 4]])
     """
-    put, end = _streaming(streamer)
+    put, end = streaming("generate", streamer)
     rng = rng if plan.do_sample else None
     written = Growing(np.repeat(plan.ids, plan.num_return_sequences, axis=0), plan.max_length)
     put(written.ids, True)
@@ -118,12 +118,19 @@ class Growing:
         self._length += 1
 
 
-def _streaming(streamer: Any) -> tuple[Callable[[np.ndarray, bool], None], Callable[[], None]]:
-    """Return what is called with ids, and whether they are the prompt's, and what is called at the end."""
+def streaming(owner: str, streamer: Any) -> tuple[Callable[[np.ndarray, bool], None], Callable[[], None]]:
+    """Return what is called with ids, and whether they are the prompt's, and what is called at the end.
+
+    Examples
+    --------
+    >>> put, end = streaming("generate", print)
+    >>> put(np.array([7]), False)
+    [7]
+    """
     if streamer is None:
         return lambda ids, prompt: None, lambda: None
     if hasattr(streamer, "put") and hasattr(streamer, "end"):
         return lambda ids, prompt: streamer.put(ids.copy()), streamer.end
     if callable(streamer):
         return lambda ids, prompt: None if prompt else streamer(ids.copy()), lambda: None
-    raise ValueError(f"generate: expected a streamer with put and end, or a callable, got {type(streamer).__name__}")
+    raise ValueError(f"{owner}: expected a streamer with put and end, or a callable, got {type(streamer).__name__}")

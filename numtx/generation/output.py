@@ -18,7 +18,8 @@ class GenerateOutput:
     logits : tuple of (R, V) arrays or None
         What the model gave.
     sequences_scores : (R,) array or None
-        Of beams: what they were ranked by.
+        Of beams: what they were ranked by. About -1e9 or less: a row that could not be filled, as fewer beams ended
+        than `num_return_sequences`; what stands in it means nothing, and may be padding alone.
     beam_indices : (R, new) int array or None
         Of beams: the row of `scores` that each token came from; -1 behind the end.
 

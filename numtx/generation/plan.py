@@ -1,6 +1,6 @@
 """What is decided before the first token: how long rows may grow, what changes the scores, when a row ends."""
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ from numtx.generation import processors as P
 from numtx.generation import warpers as W
 from numtx.generation.config import GenerationConfig
 from numtx.generation.ngrams import NoEncoderNGrams, NoRepeatNGrams, SequenceBias
-from numtx.generation.processors import Processors
-from numtx.generation.stopping import EndToken, MaxLength, MaxTime, Stopping, StopStrings
+from numtx.generation.processors import Processor, Processors
+from numtx.generation.stopping import Criterion, EndToken, MaxLength, MaxTime, Stopping, StopStrings
+from numtx.generation.warn import warn
 
 DEFAULT_NEW_TOKENS = 20  # where nobody said how long a text may grow
 
@@ -78,11 +79,15 @@ class Surroundings:
     context : int or None
         The longest row that the model takes.
     source : (B, S) int array or None
-        What an encoder has read.
+        What an encoder has read; of a decoder-only model the prompt.
     starts : (B,) int array or None
         How much padding each prompt has in front.
     tokenizer : object with `decode` or None
         For stop strings.
+    processors : sequence of Processor
+        The user's own, behind those of the settings and before what a choice by chance goes through.
+    stopping : sequence of Criterion
+        The user's own.
     """
 
     owner: str
@@ -91,6 +96,8 @@ class Surroundings:
     source: np.ndarray | None = None
     starts: np.ndarray | None = None
     tokenizer: Any = None
+    processors: Sequence[Processor] = ()
+    stopping: Sequence[Criterion] = ()
 
 
 def make_plan(config: GenerationConfig, ids: np.ndarray, around: Surroundings) -> Plan:
@@ -99,8 +106,8 @@ def make_plan(config: GenerationConfig, ids: np.ndarray, around: Surroundings) -
     Raises
     ------
     ValueError
-        If a length leaves nothing to write or is over the context, a token is not of the vocabulary, or stop strings
-        lack a tokenizer.
+        If a length leaves nothing to write or is over the context, a token is not of the vocabulary, nothing is left to
+        choose from, or stop strings lack a tokenizer.
 
     Examples
     --------
@@ -112,13 +119,14 @@ def make_plan(config: GenerationConfig, ids: np.ndarray, around: Surroundings) -
     config = _with_lengths(config, ids.shape[1], around)
     ends = end_ids(config)
     _check_tokens(config, around)
+    _check_choice(config, ids.shape[1], ends, around)
     pad = pad_id(config)
     return Plan(
         config,
         ids,
         ends,
         0 if pad is None else pad,
-        Processors([*_processors(config, ids.shape[1], ends, around), *_warpers(config, ends)]),
+        Processors([*_processors(config, ids.shape[1], ends, around), *around.processors, *_warpers(config, ends)]),
         _stopping(config, ends, around),
     )
 
@@ -172,7 +180,7 @@ def _with_lengths(config: GenerationConfig, prompt: int, around: Surroundings) -
         message = f"{owner}: expected a {name} that fits into {most} tokens, {prompt} of the prompt, got {least}"
         if name in config.said and config.said & {"max_length", "max_new_tokens"}:
             raise ValueError(message)
-        warnings.warn(message + ": no row ends before", stacklevel=4)
+        warn(message + ": no row ends before")
     return replace(config, max_length=most, min_length=least)
 
 
@@ -189,6 +197,31 @@ def _check_tokens(config: GenerationConfig, around: Surroundings) -> None:
             _check_known(around, name, word)
     if config.min_length and (beyond := [one for one in end_ids(config) if one >= around.vocab_size]):
         _check_known(around, "eos_token_id", beyond)
+
+
+def _check_choice(config: GenerationConfig, prompt: int, ends: np.ndarray, around: Surroundings) -> None:
+    """Refuse settings that leave nothing to choose from, and more end tokens than beams can go on beside."""
+    owner, vocab_size = around.owner, around.vocab_size
+    forbidden = {"suppress_tokens": list(config.suppress_tokens or ())}
+    starts = prompt == 1 and config.forced_bos_token_id is not None  # then that one comes first, whatever is forbidden
+    if not starts:
+        forbidden["begin_suppress_tokens"] = list(config.begin_suppress_tokens or ())
+    if not config.remove_invalid_values:  # which allows again what the following forbid
+        singles = [word[0] for word in config.bad_words_ids or () if len(word) == 1]
+        forbidden["bad_words_ids"] = [token for token in singles if token not in ends]
+        biases = _pairs(config.sequence_bias)
+        forbidden["sequence_bias"] = [words[0] for words, bias in biases if bias == -np.inf and len(words) == 1]
+        if (config.min_length or 0) > prompt and not starts:
+            forbidden["min_length"] = ends.tolist()
+    if len(set().union(*forbidden.values())) >= vocab_size:
+        names = " and ".join(name for name, tokens in forbidden.items() if tokens)
+        raise ValueError(f"{owner}: expected a token that may come, got {names} that forbid all {vocab_size}")
+    least = max(2, 1 + ends.size)
+    if (config.num_beams or 1) > 1 and least > vocab_size:
+        raise ValueError(
+            f"{owner}: expected a vocabulary of at least {least} tokens for num_beams = {config.num_beams} beside "
+            f"{ends.size} end tokens, got {vocab_size}"
+        )
 
 
 def _check_known(around, name, tokens):
@@ -263,7 +296,7 @@ def _warpers(config: GenerationConfig, ends: np.ndarray):
 
 
 def _stopping(config: GenerationConfig, ends: np.ndarray, around: Surroundings) -> Stopping:
-    stopping = Stopping([MaxLength(config.max_length)])  # type: ignore[arg-type]
+    stopping = Stopping([MaxLength(config.max_length), *around.stopping])  # type: ignore[arg-type]
     if config.max_time is not None:
         stopping.append(MaxTime(config.max_time))
     if config.stop_strings is not None:

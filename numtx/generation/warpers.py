@@ -24,8 +24,15 @@ class Temperature:
         self.temperature = temperature
 
     def __call__(self, ids, scores):
+        # What is 0 in the dtype of the scores stands for its smallest number.
+        temperature = max(scores.dtype.type(self.temperature), np.finfo(scores.dtype).smallest_subnormal)
         with np.errstate(over="ignore"):
-            return scores / self.temperature
+            divided = scores / temperature
+            largest, most = scores.max(axis=-1, keepdims=True), divided.max(axis=-1, keepdims=True)
+            lost = np.isfinite(largest) & ~np.isfinite(most)  # (R, 1)
+            if lost.any():  # under a tiny temperature: with the largest at 0, only the others overflow, as they should
+                divided = np.where(lost, (scores - np.where(lost, largest, 0)) / temperature, divided)
+        return divided
 
 
 class TopK:

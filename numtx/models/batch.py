@@ -102,7 +102,8 @@ def known_ids(owner, name, ids, vocab_size, *, context=None, old=0):
     ids = as_array(owner, name, ids)
     if ids.ndim != 2 or not ids.size:
         got = "None" if ids.dtype == object and ids.ndim == 0 and ids.item() is None else ids.shape
-        raise ValueError(f"{owner}: expected {name} (B, T), not empty, got {got}")
+        one = ": one row is [[...]]" if ids.ndim == 1 and ids.size else ""
+        raise ValueError(f"{owner}: expected {name} (B, T), not empty, got {got}{one}")
     if context is not None and old + ids.shape[1] > context[1]:
         raise too_long(owner, f"{name} of at most {context[0]} = {context[1]} tokens", old + ids.shape[1], context[1])
     try:

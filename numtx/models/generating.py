@@ -1,15 +1,17 @@
 """generate() of pretrained models: prompts and masks checked, and each family kind's decoding step."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from numtx import generation
 from numtx.generation import GenerateOutput, GenerationConfig, Surroundings
+from numtx.generation.choose import generator
 from numtx.generation.config import FILE
+from numtx.generation.loop import streaming
 from numtx.generation.plan import end_ids, pad_id
-from numtx.models.batch import known_ids
+from numtx.generation.warn import warn
+from numtx.models.batch import as_array, known_ids
 
 
 class Generates:
@@ -30,6 +32,11 @@ class Generates:
 
     @generation_config.setter
     def generation_config(self, config: GenerationConfig) -> None:
+        if not isinstance(config, GenerationConfig):
+            got = type(config).__name__
+            raise ValueError(
+                f"{type(self).__name__}: expected a numtx GenerationConfig as generation_config, got {got}"
+            )
         self._generation_config = config
 
     def _of_the_config(self) -> GenerationConfig:
@@ -44,10 +51,10 @@ class Generates:
 
     def save_pretrained(self, folder) -> None:
         """Write `config.json`, `model.safetensors` and `generation_config.json`, which Transformers opens too."""
-        super().save_pretrained(folder)  # type: ignore[misc]
         config = self._generation_config or self._of_the_config()
-        if config.to_dict():
+        if config.to_dict():  # first: what cannot be written leaves no folder without its settings
             config.save_pretrained(folder)
+        super().save_pretrained(folder)  # type: ignore[misc]
 
     def generate(
         self,
@@ -60,6 +67,9 @@ class Generates:
         seed: int | np.random.Generator | None = None,
         rng: np.random.Generator | None = None,
         decoder_input_ids=None,
+        inputs=None,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
         **settings: Any,
     ) -> np.ndarray | GenerateOutput:
         """Write: a decoder-only model goes on after its prompt, an encoder-decoder answers its source.
@@ -70,7 +80,8 @@ class Generates:
             The prompt, or the source. None, or no token: a decoder-only model starts from `bos_token_id`.
         attention_mask : (B, T) array of 1 for a token and 0 for padding, or None
             Prompts are padded on the left, sources on either side. None: a prompt's padding is where its `pad_token_id`
-            stands, unless that is an end token; a source has none.
+            stands, unless that is an end token, or all that is there; a row of nothing else beside others is refused. A
+            source has none.
         generation_config : GenerationConfig or None
             Settings that go before the model's own `generation_config`.
         streamer : object with `put` and `end`, a callable, or None
@@ -81,6 +92,12 @@ class Generates:
             For `do_sample`; one of the two.
         decoder_input_ids : (B, T) integer array or None
             What an encoder-decoder's answer begins with; the start token is put in front if it is not there.
+        inputs : (B, T) integer array or None
+            Another name of `input_ids`.
+        logits_processor, stopping_criteria : list of callables or None
+            Your own (`numtx.generation.Processor`, `numtx.generation.Criterion`): a processor takes ids (R, t) and
+            scores (R, V) and returns new scores, behind the settings' own and before what a choice by chance goes
+            through; a criterion takes ids and returns (R,) booleans, which rows are done.
         **settings
             Those of `numtx.generation.GenerationConfig`, which go before all others: `max_new_tokens`, `num_beams`,
             `do_sample`, `top_p`, ... None switches off what the model's own say.
@@ -89,7 +106,8 @@ class Generates:
         -------
         (B · num_return_sequences, T + new) int64 array
             Prompt or start token included, padding behind the end of a row. Or a `numtx.generation.GenerateOutput`, if
-            `return_dict_in_generate`.
+            `return_dict_in_generate`. With beams a row may come without a new token, and with a score of about -1e9,
+            where fewer ended than `num_return_sequences`.
 
         Raises
         ------
@@ -104,8 +122,14 @@ class Generates:
         config = said.merged(self._generation_config or self._of_the_config(), settings)
         if streamer is not None and config.num_beams != 1:
             raise ValueError(f"{owner}: expected no streamer where {config.num_beams} beams decide at the end, got one")
-        chance = _generator(owner, seed, rng)
+        streaming(owner, streamer)  # refuses what is none
+        chance = generator(owner, seed, rng)
+        if inputs is not None and input_ids is not None:
+            raise ValueError(f"{owner}: expected inputs or input_ids, two names of one thing, got both")
+        input_ids = inputs if input_ids is None else input_ids
         step, ids, around = self._prompt(owner, config, input_ids, attention_mask, decoder_input_ids)
+        around["processors"] = _own(owner, "logits_processor", logits_processor)
+        around["stopping"] = _own(owner, "stopping_criteria", stopping_criteria)
         plan = generation.make_plan(config, ids, Surroundings(owner, tokenizer=tokenizer, **around))
         written = generation.write(step, plan, rng=chance, streamer=streamer)
         return written if config.return_dict_in_generate else written.sequences
@@ -126,14 +150,18 @@ class GeneratesOn(Generates):
         if decoder_input_ids is not None:
             raise ValueError(f"{owner}: expected no decoder_input_ids, which only encoder-decoders have, got some")
         vocab_size, context = self.config.vocabulary, self.config.context
-        if input_ids is None or (np.ndim(input_ids) == 2 and np.shape(input_ids)[1] == 0):
+        if input_ids is not None:
+            input_ids = as_array(owner, "input_ids", input_ids)
+        if input_ids is None or (input_ids.ndim == 2 and input_ids.shape[1] == 0):
             if config.bos_token_id is None:
                 raise ValueError(f"{owner}: expected a prompt, or a bos_token_id to start from, got neither")
             rows = 1 if input_ids is None else max(len(input_ids), 1)
+            if attention_mask is not None and np.size(attention_mask):
+                raise ValueError(f"{owner}: expected no attention_mask without input_ids, got one")
             input_ids, attention_mask = np.full((rows, 1), config.bos_token_id), None
         ids = known_ids(owner, "input_ids", input_ids, vocab_size)
         mask = _prompt_mask(owner, config, ids, attention_mask)
-        around = {"vocab_size": vocab_size, "context": context}
+        around = {"vocab_size": vocab_size, "context": context, "source": ids}
         if mask is not None:
             around["starts"] = mask.argmax(axis=1)
         return PromptStep(self, mask), ids, around
@@ -211,24 +239,14 @@ class AnswerStep:
             self.mask = self.mask[rows]
 
 
-def _generator(owner, seed, rng):
-    if seed is not None and rng is not None:
-        raise ValueError(f"{owner}: expected seed or rng, got both")
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise ValueError(f"{owner}: expected rng as an np.random.Generator, got {type(rng).__name__}")
-    try:
-        return np.random.default_rng(seed if rng is None else rng)
-    except (TypeError, ValueError):
-        raise ValueError(f"{owner}: expected seed as a whole number of at least 0, got {seed!r}") from None
-
-
-def _checked_mask(owner, attention_mask, shape):
-    """Return a mask (B, T) of 0 and 1 with a token in each row."""
-    mask = np.asarray(attention_mask)
+def _checked_mask(owner, attention_mask, shape, beside=""):
+    """Return a mask (B, T) of 0 and 1 with a token in each row; `beside` tells what else there is."""
+    mask = as_array(owner, "attention_mask", attention_mask)
     if mask.shape != shape or not np.isin(mask, (0, 1)).all():
         raise ValueError(f"{owner}: expected attention_mask {shape} of 0 and 1, got {mask.dtype} {mask.shape}")
     if not mask.any(axis=1).all():
-        raise ValueError(f"{owner}: expected a token in each row, got none in row {int(np.argmin(mask.any(axis=1)))}")
+        row = int(np.argmin(mask.any(axis=1)))
+        raise ValueError(f"{owner}: expected a token{beside} in each row, got none in row {row}")
     return mask.astype(np.int64)
 
 
@@ -237,18 +255,26 @@ def _prompt_mask(owner, config, ids, attention_mask):
     pad = pad_id(config)
     if attention_mask is not None:
         mask = _checked_mask(owner, attention_mask, ids.shape)
-    elif pad is None or pad in end_ids(config) or not (ids != pad).any(axis=1).all():
+    elif pad is None or pad in end_ids(config) or (ids == pad).all():  # a start token may be that of padding
         return None
     else:
-        mask = (ids != pad).astype(np.int64)
+        mask = _checked_mask(owner, ids != pad, ids.shape, f" beside pad_token_id = {pad}")
     if mask.all():
         return None
     if not mask[:, -1].all():
-        message = (
-            "expected prompts padded on the left (padding_side='left'), got padding on the right: the answers suffer"
+        warn(
+            f"{owner}: expected prompts padded on the left (padding_side='left'), got padding on the right: "
+            "the answers suffer"
         )
-        warnings.warn(f"{owner}: {message}", stacklevel=4)
     return mask
+
+
+def _own(owner, name, given):
+    """Return the user's own functions, as a list."""
+    own = [] if given is None else given
+    if not isinstance(own, list | tuple) or not all(map(callable, own)):
+        raise ValueError(f"{owner}: expected {name} as a list of callables, got {type(given).__name__}")
+    return own
 
 
 def _started(owner, config, decoder_input_ids, rows, vocab_size):

@@ -226,8 +226,14 @@ def test_bad_input():
         search([[1]], Model(lambda row: np.array([0, np.nan, 0, 0, 0, 0, 0])))
     with pytest.raises(ValueError, match="expected log-probabilities without NaN"):
         search([[1]], Model(lambda row: np.array([0, np.inf, 0, 0, 0, 0, 0])))
-    with pytest.raises(ValueError, match="expected a vocabulary of at least 9 tokens for beams, got 7"):
-        search([[1]], eos_token_id=[*range(6), 6, 6])
+    with pytest.raises(ValueError, match="at least 9 tokens for num_beams = 3 beside 8 end tokens, got 7"):
+        plan_of([[1]], eos_token_id=[*range(6), 6, 6])
+
+
+def test_rows_that_nothing_was_found_for_are_told_by_their_score():
+    # One token alone may come: the other beams find nothing.
+    got = search([[1]], num_beams=3, num_return_sequences=3, max_new_tokens=1, forced_eos_token_id=2, pad_token_id=0)
+    assert (got.sequences_scores > NEVER / 2).tolist() == [True, False, False]
 
 
 # --- the largest of many ----------------------------------------------------------------------------------------------

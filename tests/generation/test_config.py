@@ -150,3 +150,34 @@ def test_a_broken_file_is_named(tmp_path, text):
 def test_arrays_are_ids_too():
     config = GenerationConfig(eos_token_id=np.array([1, 2]), pad_token_id=np.int64(3))
     assert json.loads(json.dumps(config.to_dict())) == {"pad_token_id": 3, "eos_token_id": [1, 2]}
+
+
+def test_numbers_inside_of_lists_are_plain_ones(tmp_path):
+    settings = {"bad_words_ids": [[np.int64(3)], np.array([4, 5])], "suppress_tokens": [np.int32(2)]}
+    GenerationConfig(**settings, sequence_bias={(3, np.int64(4)): np.float32(1.5)}).save_pretrained(tmp_path)
+    again = json.loads((tmp_path / "generation_config.json").read_text())
+    assert again == {"bad_words_ids": [[3], [4, 5]], "suppress_tokens": [2], "sequence_bias": [[[3, 4], 1.5]]}
+    assert GenerationConfig.from_pretrained(tmp_path) == GenerationConfig(**again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_new_token", 3, "a setting of generate, got 'max_new_token'; the nearest is 'max_new_tokens'"),
+        ("temperatur", 0.3, "a setting of generate, got 'temperatur'; the nearest is 'temperature'"),
+        ("temperature", -1, "temperature as a number of at least 0, got -1"),
+    ],
+)
+def test_a_setting_is_checked_when_it_is_changed_too(name, value, message):
+    config = GenerationConfig(top_k=3)
+    with pytest.raises(ValueError, match=f"^GenerationConfig: expected {message}$"):
+        setattr(config, name, value)
+    assert config == GenerationConfig(top_k=3)
+    config.top_k, config.eos_token_id = None, np.array([2, 3])
+    assert config == GenerationConfig(eos_token_id=[2, 3])
+
+
+def test_a_warning_names_the_line_that_asked():
+    with pytest.warns(UserWarning, match="has no effect") as told:
+        GenerationConfig(temperature=0.5).merged()
+    assert told[0].filename == __file__

@@ -256,3 +256,36 @@ def test_time_runs_out(monkeypatch):
     assert criterion(np.zeros((2, 3), int)).tolist() == [False, False]
     now[0] = 102.5
     assert criterion(np.zeros((2, 3), int)).tolist() == [True, True]
+
+
+NOTHING_LEFT = {
+    "never": {"suppress_tokens": list(range(V))},
+    "words": {"bad_words_ids": [[i] for i in range(V)]},
+    "biases": {"sequence_bias": {(i,): -np.inf for i in range(V)}},
+    "together": {"suppress_tokens": list(range(6)), "bad_words_ids": [[i] for i in range(5, V)]},
+    "at first": {"begin_suppress_tokens": list(range(1, V)), "suppress_tokens": [0]},
+    "but ends": {"suppress_tokens": list(range(1, V)), "eos_token_id": 0, "min_new_tokens": 1},
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"num_beams": 2}, {"do_sample": True}], ids=["greedy", "beams", "sampling"])
+@pytest.mark.parametrize("settings", NOTHING_LEFT.values(), ids=NOTHING_LEFT)
+def test_settings_that_forbid_every_token_are_refused(settings, how):
+    names = "suppress_tokens|bad_words_ids|sequence_bias"
+    with pytest.raises(ValueError, match=rf"^m: expected a token that may come, got [^\n]*({names})[^\n]* all {V}$"):
+        planned([[1, 2]], **settings, **how)
+
+
+ENOUGH_LEFT = {
+    "one left": {"suppress_tokens": list(range(1, V))},
+    "an end is no bad word": {"bad_words_ids": [[i] for i in range(V)], "eos_token_id": 3},
+    "ends behind the least length": {"suppress_tokens": list(range(1, V)), "eos_token_id": 0},
+    "made finite": {"bad_words_ids": [[i] for i in range(V)], "remove_invalid_values": True},
+    "what is forced": {"begin_suppress_tokens": list(range(V)), "forced_bos_token_id": 3},
+}
+
+
+@pytest.mark.parametrize("settings", ENOUGH_LEFT.values(), ids=ENOUGH_LEFT)
+def test_settings_that_leave_a_token_are_not(settings):
+    plan = planned([[1]], **settings, max_new_tokens=1)
+    assert np.isfinite(plan.processors(plan.ids, np.zeros((1, V))).max())

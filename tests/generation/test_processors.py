@@ -204,3 +204,16 @@ def test_a_row_without_a_token_left_stays_so():
 def test_processors_go_one_after_another():
     both = processors.Processors([processors.SuppressTokens(np.array([0])), processors.ForcedTokens(1, np.array([0]))])
     np.testing.assert_array_equal(both(np.array([[5]]), np.zeros((1, 2))), [[0, -INF]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1e-320, 1e-38, 1e-300])
+def test_under_a_tiny_temperature_the_likeliest_alone_is_left(dtype, temperature):
+    scores = np.array([[3.0, 5.0, -INF], [-7.0, -5.0, -6.0], [-INF, 0.0, -1.0], [-INF, -INF, -INF]], dtype)
+    with np.errstate(all="raise", under="ignore", over="ignore"):
+        got = warpers.Temperature(temperature)(None, scores)
+    assert got.dtype == dtype
+    assert got[:3].argmax(axis=1).tolist() == [1, 1, 1]
+    for row in got[:3]:
+        np.testing.assert_array_equal(np.exp(row - row[1]), [0, 1, 0])
+    assert (got[3] == -INF).all()

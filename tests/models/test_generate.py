@@ -181,6 +181,23 @@ REFUSED = {
     "an empty row": (ON + FROM, {"attention_mask": [[0, 0]]}, "a token in each row, got none in row 0"),
     "over the context": (("gpt2", "llama", "bart"), {"max_new_tokens": 20}, f"a length of at most {CONTEXT} tokens"),
     "within the prompt": (ON, {"max_length": 2}, "a max_length over the 2 tokens of the prompt, got 2"),
+    "a list of ids": (ON + FROM, {"input_ids": [5, 6]}, r"input_ids \(B, T\), not empty, got \(2,\): one row is \[\["),
+    "unequal rows": (ON + FROM, {"input_ids": [[5, 6], [7]]}, "input_ids in rows of one length"),
+    "unequal masks": (ON + FROM, {"attention_mask": [[1, 1], [1]]}, "attention_mask in rows of one length"),
+    "a row of padding": (ON, {"input_ids": [[5, 6], [PAD, PAD]]}, "a token beside pad_token_id = 0 .* in row 1"),
+    "a mask of nothing": (ON, {"input_ids": None, "attention_mask": [[1, 1]]}, "no attention_mask without input_ids"),
+    "a mask of no token": (
+        ON, {"input_ids": np.zeros((1, 0), int), "attention_mask": [[1]]}, "no attention_mask without input_ids",
+    ),
+    "no streamer": (ON + FROM, {"streamer": 3}, "a streamer with put and end, or a callable, got int"),
+    "two names": (ON + FROM, {"inputs": [[5]]}, "inputs or input_ids, two names of one thing, got both"),
+    "no processors": (ON + FROM, {"logits_processor": 3}, "logits_processor as a list of callables, got int"),
+    "no criteria": (ON + FROM, {"stopping_criteria": [3]}, "stopping_criteria as a list of callables, got list"),
+    "too many ends": (
+        ON + FROM, {"num_beams": 2, "eos_token_id": list(range(V))},
+        f"a vocabulary of at least {V + 1} tokens for num_beams = 2 beside {V} end tokens, got {V}",
+    ),
+    "nothing left": (ON + FROM, {"suppress_tokens": list(range(V))}, "a token that may come, got suppress_tokens"),
     "two chances": (ON + FROM, {"seed": 1, "rng": np.random.default_rng(1)}, "seed or rng, got both"),
     "no seed": (ON, {"seed": "a"}, "seed as a whole number of at least 0, got 'a'"),
     "no generator": (ON, {"rng": 3}, "rng as an np.random.Generator, got int"),
@@ -229,3 +246,84 @@ def test_the_settings_of_a_model_are_kept_and_saved(randomized, family, tmp_path
 def test_a_model_without_settings_saves_none(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=4, n_layer=1, n_head=2)).save_pretrained(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("family", ON)
+def test_the_prompt_is_the_source_of_a_decoder_only_model(models, family):
+    ids = np.array([[3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 3, 4]])
+    new = models[family].generate(ids, max_new_tokens=6, encoder_no_repeat_ngram_size=1)[:, 6:]
+    for row, prompt in zip(new, ids, strict=True):
+        assert not set(row) & set(prompt)
+    settings = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_scores": True}
+    plain = models[family].generate(ids, **settings).scores[0]
+    likelier = models[family].generate(ids, **settings, encoder_repetition_penalty=2.0).scores[0]
+    there = np.zeros((2, V), bool)
+    np.put_along_axis(there, ids, True, axis=1)
+    np.testing.assert_allclose(likelier, np.where(there, np.where(plain < 0, plain / 2, plain * 2), plain))
+
+
+@pytest.mark.parametrize("family", ON)
+def test_what_is_padding_where_nobody_says(models, family):
+    model = models[family]
+
+    def same(ids, mask, **settings):
+        """Whether a mask is what is inferred."""
+        settings |= {"max_new_tokens": 2, "return_dict_in_generate": True, "output_logits": True}
+        inferred, said = model.generate(ids, **settings), model.generate(ids, attention_mask=mask, **settings)
+        return np.allclose(inferred.logits, said.logits, rtol=1e-9, atol=1e-12)
+
+    ids = np.array([[3, 3, 5], [6, 7, 8]])
+    padded, full = (ids != 3).astype(int), np.ones_like(ids)
+    for pad in (3, None, 4):
+        settings = {"pad_token_id": pad, "eos_token_id": None}
+        assert (same(ids, padded, **settings), same(ids, full, **settings)) == (pad == 3, pad != 3)
+    # A token that ends is none of padding, though it is what stands behind an end.
+    ends = {"pad_token_id": 3, "eos_token_id": [3, 2], "min_new_tokens": 2}
+    assert (same(ids, padded, **ends), same(ids, full, **ends)) == (False, True)
+    # Nor is it where there is no other.
+    assert same(np.full((2, 3), 3), full, pad_token_id=3)
+
+
+@each_family
+def test_functions_of_the_user(models, family):
+    ids, seen = np.array([[5, 6], [7, 8]]), []
+
+    def nothing_but_nine(ids, scores):
+        seen.append(ids.shape)
+        return np.where(np.arange(V) == 9, scores, -np.inf)
+
+    settings = {"max_new_tokens": 6, "eos_token_id": None, "do_sample": True, "top_k": 1}
+    got = models[family].generate(
+        inputs=ids,
+        logits_processor=[nothing_but_nine],
+        stopping_criteria=[lambda ids: np.full(len(ids), ids.shape[1] >= 5)],
+        **settings,
+    )
+    start = 2 if family in ON else 1
+    assert got.shape == (2, 5)
+    assert (got[:, start:] == 9).all()
+    assert seen == [(2, length) for length in range(start, 5)]
+
+
+@each_family
+def test_a_tiny_temperature_is_greedy(models, family):
+    ids = np.array([[5, 6], [7, 8]])
+    got = models[family].generate(ids, max_new_tokens=6, do_sample=True, temperature=1e-320, seed=0)
+    np.testing.assert_array_equal(got, models[family].generate(ids, max_new_tokens=6))
+
+
+@each_family
+def test_warnings_name_the_line_that_asked(models, family):
+    with pytest.warns(UserWarning, match="temperature = 0.5 has no effect") as told:
+        models[family].generate([[5, 6]], max_new_tokens=1, temperature=0.5)
+    assert [one.filename for one in told] == [__file__]
+
+
+def test_settings_that_cannot_be_written_leave_no_weights(models, tmp_path):
+    model = make("gpt2")
+    model.generation_config.sequence_bias = {(3,): -np.inf}
+    with pytest.raises(ValueError, match=r"generation_config\.json"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="expected a numtx GenerationConfig as generation_config, got dict"):
+        model.generation_config = {}

@@ -23,12 +23,14 @@ def given_text(said: str | None, what: str) -> str:
     Raises
     ------
     ValueError
-        If a file or standard input is not UTF-8, or nobody typed anything.
+        If a file or standard input is not UTF-8, or standard input holds nothing.
     """
     if said is None and sys.stdin.isatty():
         raise UsageError(f"run: expected {what}: a text, a file, or - for standard input, got nothing")
     if said is None or said == "-":
-        return _decoded(sys.stdin.buffer.read(), "standard input")
+        if not (data := sys.stdin.buffer.read()):
+            raise UsageError(f"run: expected {what} on standard input, got nothing")
+        return _decoded(data, "standard input")
     if _is_file(said):
         return _decoded(Path(said).read_bytes(), f"'{said}'")
     return said

@@ -41,7 +41,9 @@ def run_task(
     lines: Annotated[bool, typer.Option("--lines", help="Take each line as a text of its own.")] = False,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting of the task, as top_k=3; may be repeated.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set", help="A setting of the task, as top_k=3 or truncation=true; may be repeated.", metavar="NAME=VALUE"
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Texts at a time with --lines. Without it: 8.", metavar="N", min=1)
@@ -68,7 +70,7 @@ def run_task(
     inputs = lines_of(given) if lines else [given]
     if not inputs:
         raise ValueError("run: expected a line of text, got none")
-    made = pipeline(task, model, tokenizer, batch_size=batch_size, **chosen)
+    made = pipeline(task, model, tokenizer=tokenizer, batch_size=batch_size, **chosen)
     if kind == "question-answering":
         answers = _answers_to(made, question, inputs)
     else:

@@ -7,8 +7,7 @@ import importlib
 import os
 from typing import Any
 
-import numpy as np
-
+from numtx.pipelines.accepted import others, working
 from numtx.pipelines.base import Piece, Pipeline
 from numtx.pipelines.registry import ALIASES, TASKS, default_model, pipeline_class, task_name, task_of_class
 
@@ -18,13 +17,14 @@ __all__ = ["ALIASES", "TASKS", "Piece", "Pipeline", "pipeline", *sorted({task.pi
 def pipeline(
     task: str | None = None,
     model: Any = None,
+    config: Any = None,
     tokenizer: Any = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
-    dtype: Any = np.float32,
+    dtype: Any = None,
     **settings: Any,
 ) -> Any:
     """Open a model and its tokenizer, and return what does the task with them.
@@ -35,13 +35,18 @@ def pipeline(
         A key of `TASKS`, one of `ALIASES`, or translation_xx_to_yy. Default: what the model's class was made for.
     model : str, path or PretrainedModel, optional
         A folder, a GGUF file, a name on the hub, or a model. Default: the one that Transformers 4 names for the task.
+    config : PretrainedConfig, str or path, optional
+        For a model that is opened: what counts in place of its own `config.json`.
     tokenizer : str, path or PretrainedTokenizer, optional
         Default: the one that lies with the model.
     revision, token, cache_dir, local_files_only
         As in `numtx.checkpoints.resolve`.
-    dtype : np.float32 or np.float64
+    dtype : "auto", float32 or float64, of NumPy or PyTorch or as a text; `torch_dtype` is its older name
+        Default, and "auto": float32, whatever the file holds.
     **settings
-        `batch_size`, `progress` and the task's own, as its pipeline names them; a call may give others.
+        `batch_size`, `progress` and the task's own, as its pipeline names them; a call may give others. Of what else
+        Transformers takes, this is accepted and changes nothing: `use_fast`, `num_workers`, and
+        ``device=None, -1 or "cpu"``, ``device_map="auto"``, ``framework="pt" or "np"``, ``trust_remote_code=False``.
 
     Returns
     -------
@@ -60,17 +65,20 @@ def pipeline(
     """
     from numtx.pipelines.opening import is_name, open_with_head
 
+    dtype = working(dtype, settings.pop("torch_dtype", None))
+    settings = others("pipeline", settings)
+    _check_config(config, model, tokenizer)
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     if task is None:
         task = _task_for(model, hub)
     kind = pipeline_class(task_name(task))
     heads = kind.heads_for(settings)
     if model is None:
-        chosen = default_model(task)
+        chosen = default_model(task, heads)
         hub["revision"] = revision or chosen.revision
         model = name = chosen.model
         try:
-            model = open_with_head(task, heads, name, dtype=dtype, **hub)
+            model = open_with_head(task, heads, name, dtype=dtype, config=config, **hub)
             tokenizer = name if tokenizer is None else tokenizer
             tokenizer = _tokenizer(tokenizer, hub) if is_name(tokenizer) else tokenizer
         except (ValueError, ImportError) as error:
@@ -80,12 +88,27 @@ def pipeline(
             ) from None
     elif is_name(model):
         tokenizer = model if tokenizer is None else tokenizer
-        model = open_with_head(task, heads, model, dtype=dtype, **hub)
+        model = open_with_head(task, heads, model, dtype=dtype, config=config, **hub)
     if tokenizer is None:
         raise ValueError(f"pipeline: expected a tokenizer with a model in memory ({type(model).__name__}), got none")
     if is_name(tokenizer):
         tokenizer = _tokenizer(tokenizer, hub)
     return kind(model, tokenizer, task=task, **settings)
+
+
+def _check_config(config: Any, model: Any, tokenizer: Any) -> None:
+    """Refuse a config where it cannot count, and a tokenizer at its place."""
+    from numtx.pipelines.opening import is_name
+
+    if tokenizer is None and hasattr(config, "get_vocab"):
+        raise ValueError(
+            f"pipeline: expected a config as third argument, as in Transformers, got {type(config).__name__}; pass"
+            " tokenizer=..."
+        )
+    if config is None or model is None or is_name(model):
+        return
+    if config != getattr(model, "config", None):
+        raise ValueError("pipeline: expected no config with a model in memory, which has its own, got another")
 
 
 def _tokenizer(name: Any, hub: dict[str, Any]) -> Any:

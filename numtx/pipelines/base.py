@@ -2,17 +2,20 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from numtx.functional.door import count
+from numtx.pipelines.accepted import check_workers, others
 from numtx.pipelines.batching import in_batches, windows
 from numtx.pipelines.opening import require_head
-from numtx.pipelines.progress import shown
+from numtx.pipelines.progress import progress_of
 from numtx.text.fitting import require_fit
+from numtx.text.lengths import EncodingOptions
 
 IN_A_WINDOW = 32  # batches whose rows are sorted by length together
 
@@ -46,11 +49,14 @@ class Pipeline:
     task : str, optional
         The name that was asked for; default: the class's own.
     batch_size : int, optional
-        Rows that the model reads at a time. Default: the class's own for a list, one for a generator.
+        Rows that the model reads at a time. Default: the class's own for a list, one for a generator. Where chance
+        decides, a seed gives the same texts for the same `batch_size` alone.
     progress : bool, optional
-        A bar on standard error. Default: on a terminal, when a list takes long.
+        A bar on standard error. Default: on a terminal, when a text or a list takes long. A generator, whose length
+        nobody knows, has none.
     **settings
-        The task's settings; those of a call count before them.
+        The task's settings; those of a call count before them. What Transformers takes besides, ``device=-1`` and the
+        like, is taken where it says what is done anyway: the CPU, NumPy.
 
     Raises
     ------
@@ -73,12 +79,14 @@ class Pipeline:
         **settings: Any,
     ) -> None:
         self.task = task or self.name
+        settings = others(type(self).__name__, settings)
         require_head(self.task, self.heads_for(settings), model)
+        if not callable(tokenizer) or not hasattr(tokenizer, "get_vocab"):
+            raise ValueError(f"{type(self).__name__}: expected a tokenizer, got {type(tokenizer).__name__}")
         require_fit(type(self).__name__, tokenizer, model)
         self.model, self.tokenizer = model, tokenizer
         self.batch_size, self.progress = batch_size, progress
-        if batch_size is not None:
-            count(type(self).__name__, 1, batch_size=batch_size)
+        self._check_running(batch_size, progress)
         self.settings = settings
         self.chosen(settings)
 
@@ -119,7 +127,13 @@ class Pipeline:
         return self.answer(*arguments, **settings)
 
     def answer(
-        self, inputs: Any, *, batch_size: int | None = None, progress: bool | None = None, **settings: Any
+        self,
+        inputs: Any,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        num_workers: int | None = None,
+        **settings: Any,
     ) -> Any:
         """Answer one input, each of a list, or lazily each that a generator brings.
 
@@ -129,49 +143,64 @@ class Pipeline:
             Of an iterable without length no more is taken than is needed for the next answers.
         batch_size, progress, **settings
             Count before those that the pipeline was made with.
+        num_workers : int, optional
+            Accepted, as Transformers has it; it changes nothing.
 
         Returns
         -------
         The answer to one input; a list of answers; for any other iterable an iterator over the answers.
         """
-        if batch_size is not None:
-            count(type(self).__name__, 1, batch_size=batch_size)
+        self._check_running(batch_size, progress)
+        check_workers(type(self).__name__, num_workers)
         size = batch_size or self.batch_size
+        wanted = self.progress if progress is None else progress
         chosen = self.chosen({**self.settings, **settings})
-        if self.is_one(inputs):
-            return next(self._answers([inputs], chosen, size or 1))
-        if isinstance(inputs, (list, tuple)):
-            answers = self._answers(inputs, chosen, size or self.batch_size_of_lists)
-            return list(shown(answers, len(inputs), self.task, self.progress if progress is None else progress))
-        if isinstance(inputs, Iterable):
+        one = self.is_one(inputs)
+        if one or isinstance(inputs, (list, tuple)):
+            asked = [inputs] if one else inputs
+            with progress_of(len(asked), self.task, wanted) as tell:
+                answers = list(self._answers(asked, chosen, size or (1 if one else self.batch_size_of_lists), tell))
+            return answers[0] if one else answers
+        if isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray)):
             return self._answers(inputs, chosen, size or 1)
         raise ValueError(
             f"{type(self).__name__}: expected a text, a list of them or a generator, got {type(inputs).__name__}"
         )
 
+    def _check_running(self, batch_size: Any, progress: Any) -> None:
+        if batch_size is not None:
+            count(type(self).__name__, 1, batch_size=batch_size)
+        if progress is not None and not isinstance(progress, bool):
+            raise ValueError(f"{type(self).__name__}: expected progress None, True or False, got {progress!r}")
+
     def chosen(self, settings: Mapping[str, Any]) -> Any:
         """Return what `decide` makes of settings, after refusing those that it does not name."""
         signature = inspect.signature(self.decide).parameters
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.values()):
-            for name in settings:
-                if name not in signature:
-                    near = difflib.get_close_matches(name, signature, 1)
-                    nearest = f"; the nearest is {near[0]!r}" if near else ""
-                    known = ", ".join(signature)
-                    raise ValueError(f"{type(self).__name__}: expected settings of {known}, got {name!r}{nearest}")
+            refuse_unknown(type(self).__name__, settings, tuple(signature))
         return self.decide(**settings)
 
     def can_pad(self) -> bool:
         """Return whether several rows may go together; without a padding token each goes alone."""
         return self.tokenizer.pad_token_id is not None
 
-    def _answers(self, inputs: Iterable[Any], chosen: Any, size: int) -> Iterator[Any]:
-        size = size if self.can_pad() else 1
+    @property
+    def quiet(self) -> dict[str, bool]:
+        """Options of the tokenizer's call: no warning of a length that the model refuses anyway, and says so."""
+        context = self.model.config.context
+        return {"verbose": context is None or self.tokenizer.model_max_length < context}
+
+    def _answers(
+        self, inputs: Iterable[Any], chosen: Any, size: int, tell: Callable[[float], None] | None = None
+    ) -> Iterator[Any]:
+        size, done = size if self.can_pad() else 1, 0
         for group in windows(inputs, size * IN_A_WINDOW if size > 1 else 1):
             pieces = [list(self.preprocess(one, chosen)) for one in group]
             rows = [piece.inputs for own in pieces for piece in own]
             lengths = [len(row["input_ids"]) for row in rows]
-            results = iter(in_batches(rows, lengths, lambda batch: [*self.forward(batch, chosen)], size))
+            share = None if tell is None else partial(_tell_share, tell, done, len(group))
+            results = iter(in_batches(rows, lengths, lambda batch: [*self.forward(batch, chosen)], size, share))
+            done += len(group)
             for own in pieces:
                 yield self.postprocess(own, [next(results) for _ in own], chosen)
 
@@ -196,3 +225,27 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(task={self.task!r}, model={type(self.model).__name__})"
+
+
+def _tell_share(tell: Callable[[float], None], before: int, group: int, share: float) -> None:
+    """Tell how many inputs are done, of which `before` were, and a share of the next ones is."""
+    tell(before + group * share)
+
+
+def refuse_unknown(owner: str, settings: Iterable[str], known: Sequence[str], *, more: Sequence[str] = ()) -> None:
+    """Refuse settings that are neither known nor more of the tokenizer's call, with the nearest that there is."""
+    for name in settings:
+        if name not in known and name not in more:
+            near = difflib.get_close_matches(name, [*known, *more], 1)
+            nearest = f"; the nearest is {near[0]!r}" if near else ""
+            names = ", ".join(known) + (" or of the tokenizer's call" if more else "")
+            raise ValueError(f"{owner}: expected settings of {names}, got {name!r}{nearest}")
+
+
+def tokenizer_options(owner: str, name: str, value: Any) -> dict[str, Any]:
+    """Return a setting that holds options of the tokenizer's call, checked; None is none."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{owner}: expected {name} as a dict of options of the tokenizer's call, got {value!r}")
+    options = dict(value or {})
+    EncodingOptions.of(owner, options)
+    return options

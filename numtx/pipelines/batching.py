@@ -31,9 +31,15 @@ def batches_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 
 def in_batches(
-    rows: Sequence[Any], lengths: Sequence[int], compute: Callable[[list[Any]], Sequence[Any]], size: int
+    rows: Sequence[Any],
+    lengths: Sequence[int],
+    compute: Callable[[list[Any]], Sequence[Any]],
+    size: int,
+    tell: Callable[[float], None] | None = None,
 ) -> list[Any]:
     """Return what `compute` gives for each row, in the order of the rows, computed in batches of like length.
+
+    After each batch `tell` is told which share of the rows is done.
 
     Examples
     --------
@@ -41,7 +47,11 @@ def in_batches(
     ['BB', 'A', 'CCC']
     """
     results: list[Any] = [None] * len(rows)
+    done = 0
     for batch in batches_by_length(lengths, size):
         for row, result in zip(batch, compute([rows[row] for row in batch]), strict=True):
             results[row] = result
+        done += len(batch)
+        if tell is not None:
+            tell(done / len(rows))
     return results

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numtx.pipelines.base import Piece, Pipeline
+from numtx.pipelines.base import Piece, Pipeline, tokenizer_options
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FeatureExtractionPipeline(Pipeline):
         tokenize_kwargs: Mapping[str, Any] | None = None,
         return_tensors: bool = False,
     ) -> Chosen:
-        options = dict(tokenize_kwargs or {})
+        options = tokenizer_options(type(self).__name__, "tokenize_kwargs", tokenize_kwargs)
         if truncation is not None:
             if "truncation" in options:
                 raise ValueError(f"{type(self).__name__}: expected truncation once, got it in tokenize_kwargs too")
@@ -53,7 +53,7 @@ class FeatureExtractionPipeline(Pipeline):
         return Chosen(options, bool(return_tensors))
 
     def preprocess(self, text: str, chosen: Chosen) -> list[Piece]:
-        return [Piece(self.tokenizer(text, **chosen.tokenizer))]
+        return [Piece(self.tokenizer(text, **{**self.quiet, **chosen.tokenizer}))]
 
     def forward(self, rows: Sequence[Mapping[str, Any]], chosen: Chosen) -> Sequence[np.ndarray]:
         features = self.run(rows)[0]  # (B, T, C), or what a head gives

@@ -9,7 +9,7 @@ import numpy as np
 
 from numtx import functional as F
 from numtx.functional.door import count
-from numtx.pipelines.base import Piece, Pipeline
+from numtx.pipelines.base import Piece, Pipeline, tokenizer_options
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FillMaskPipeline(Pipeline):
     heads = ("masked-lm",)
 
     def __call__(self, inputs: Any, **settings: Any) -> Any:
-        """Fill in the masks of a text, or of many; see `Pipeline.__call__`."""
+        """Fill in the masks of a text, or of many; see `Pipeline.answer`."""
         answers = self.answer(inputs, **settings)
         return answers[0] if isinstance(inputs, list) and len(inputs) == 1 else answers
 
@@ -66,11 +66,15 @@ class FillMaskPipeline(Pipeline):
         most = self.model.config.vocabulary if ids is None else len(ids)
         if ids is None and top_k > most:
             raise ValueError(f"{owner}: expected top_k of at most {most}, the tokens of the vocabulary, got {top_k}")
-        return Chosen(min(top_k, most), ids, tokenizer_kwargs or {})
+        return Chosen(min(top_k, most), ids, tokenizer_options(owner, "tokenizer_kwargs", tokenizer_kwargs))
 
     def target_ids(self, targets: str | Iterable[str]) -> np.ndarray:
         """Return the ids of tokens, without repetition."""
-        targets = [targets] if isinstance(targets, str) else targets
+        if isinstance(targets, str):
+            targets = [targets]
+        targets = list(targets) if isinstance(targets, Iterable) else [targets]
+        if not all(isinstance(one, str) for one in targets):
+            raise ValueError(f"{type(self).__name__}: expected targets as one or more texts, got {targets!r}")
         found = {self._target_id(target) for target in targets} - {None}
         if not found:
             raise ValueError(f"{type(self).__name__}: expected at least one target that is a token, got none")
@@ -86,7 +90,7 @@ class FillMaskPipeline(Pipeline):
         return ids[0] if ids else None
 
     def preprocess(self, text: str, chosen: Chosen) -> list[Piece]:
-        encoded = self.tokenizer(text, **chosen.tokenizer)
+        encoded = self.tokenizer(text, **{**self.quiet, **chosen.tokenizer})
         ids = np.array(encoded["input_ids"], dtype=np.int64)
         masks = np.flatnonzero(ids == self.tokenizer.mask_token_id)
         if not len(masks):

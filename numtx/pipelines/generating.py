@@ -33,7 +33,7 @@ class Writing:
     said : frozenset of str
         The settings that the user said.
     rng : np.random.Generator
-        One for all batches of a call, so that no two draw the same.
+        One for all batches of a call, so that no two draw the same. What each draws depends on the batches.
     streamer : object or None
     """
 
@@ -174,7 +174,8 @@ class GeneratingPipeline(Pipeline):
     def write(self, rows: Sequence[Mapping[str, Any]], writing: Writing) -> list[np.ndarray]:
         """Return what is written for each row: the ids (num_return_sequences, T), those of its prompt included.
 
-        A row gets what it would get alone: where padding would bear on it, only rows of one length go together.
+        A row gets what it would get alone: where padding would bear on it, only rows of one length go together. Only
+        chance is another: one generator serves all rows, and what each draws depends on the batches.
         """
         written: list[Any] = [None] * len(rows)
         for group in self._groups(rows, writing.config):
@@ -186,14 +187,14 @@ class GeneratingPipeline(Pipeline):
     def _groups(self, rows: Sequence[Mapping[str, Any]], config: GenerationConfig) -> Iterator[list[int]]:
         lengths = [len(row["input_ids"]) for row in rows]
         context = self.model.config.context
+        penalty = config.encoder_repetition_penalty
+        # What is read counts its padding too, whether it is a source or a prompt.
+        padded = bool(config.encoder_no_repeat_ngram_size) or (penalty is not None and penalty != 1)
         if self.goes_on:
             # Lengths count the padding before a prompt.
-            padded = config.max_new_tokens is None or bool(config.min_length) or bool(config.no_repeat_ngram_size)
+            padded |= config.max_new_tokens is None or bool(config.min_length) or bool(config.no_repeat_ngram_size)
             if config.max_new_tokens is not None and context is not None:
                 padded |= max(lengths) + config.max_new_tokens > context
-        else:
-            penalty = config.encoder_repetition_penalty
-            padded = bool(config.encoder_no_repeat_ngram_size) or (penalty is not None and penalty != 1)
         if not padded and min(lengths) and self.tokenizer.pad_token_id is not None:
             yield list(range(len(rows)))
             return

@@ -2,14 +2,20 @@
 
 import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from numtx.models import auto
-from numtx.models.files import open_model
+from numtx.models.config import PretrainedConfig
+from numtx.models.files import open_config, open_model
 from numtx.models.pretrained import PretrainedModel
 
+_WRITING = ("seq2seq-lm", "causal-lm")
 
-def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dtype: Any, **hub: Any) -> Any:
+
+def open_with_head(
+    task: str, heads: tuple[str, ...], name_or_folder: Any, *, dtype: Any, config: Any = None, **hub: Any
+) -> Any:
     """Open a folder, a GGUF file or a name on the hub as a model with a head.
 
     Parameters
@@ -20,6 +26,8 @@ def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dt
         Names of heads as in `numtx.models.auto.FAMILIES`; the first that the family has is meant.
     name_or_folder : str or path
     dtype : np.float32 or np.float64
+    config : PretrainedConfig, folder or name, optional
+        What counts in place of the model's own `config.json`.
     **hub
         As in `numtx.checkpoints.resolve`.
 
@@ -29,7 +37,7 @@ def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dt
         If the family has no such head, or its weights are not in the file: they would have to be drawn.
     """
     checkpoint, where = open_model(name_or_folder, **hub)
-    entries = checkpoint.config
+    entries = checkpoint.config if config is None else _entries(config, hub)
     said = entries.get("architectures")
     names = [str(name) for name in said] if isinstance(said, list) else []
     found = ", ".join(names) or f"a model of type {entries.get('model_type')!r}"
@@ -39,8 +47,14 @@ def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dt
         able = ", ".join(kind for kind, (_, _, theirs) in auto.FAMILIES.items() if set(heads) & set(theirs))
         raise ValueError(
             f"pipeline: {task} expects a model with a head for {' or '.join(heads)} (families {able}), got {found} in"
-            f" {where}"
+            f" {where}{_advice(heads, names)}"
         )
+    untrained = (
+        f"pipeline: {task} expects a model with a trained head for {head} ({classes[head]}), got {found} in {where},"
+        f" whose weights have none{_advice(heads, names)}"
+    )
+    if classes[head] not in names and _advice(heads, names):
+        raise ValueError(untrained)  # whatever the arrays of the other class are called
     openers: list[type[auto.AutoModel]] = [auto.AutoModel, *auto.AutoModel.__subclasses__()]
     kind = next(opener.of(entries) for opener in openers if opener.task == head)
     with warnings.catch_warnings():
@@ -48,13 +62,10 @@ def open_with_head(task: str, heads: tuple[str, ...], name_or_folder: Any, *, dt
         # of a body alone the hidden states are used, which no such part bears on.
         warnings.filterwarnings("ignore" if head == "base" else "error", message=".*drawn anew", category=UserWarning)
         try:
-            config = kind.config_class.from_dict(entries)
-            return kind.from_arrays(config, checkpoint.arrays, dtype=dtype, where=where)
+            read = kind.config_class.from_dict(entries)
+            return kind.from_arrays(read, checkpoint.arrays, dtype=dtype, where=where)
         except UserWarning:
-            raise ValueError(
-                f"pipeline: {task} expects a model with a trained head for {head} ({kind.__name__}), got {found} in"
-                f" {where}, whose weights have none"
-            ) from None
+            raise ValueError(untrained) from None
 
 
 def require_head(task: str, heads: tuple[str, ...], model: Any) -> None:
@@ -71,8 +82,25 @@ def require_head(task: str, heads: tuple[str, ...], model: Any) -> None:
         return
     raise ValueError(
         f"pipeline: {task} expects a model with a head for {' or '.join(heads)} ({', '.join(wanted)}), got"
-        f" {type(model).__name__}"
+        f" {type(model).__name__}{_advice(heads, names)}"
     )
+
+
+def _entries(config: Any, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a `config.json` that was given in place of the model's own."""
+    if is_name(config):
+        return open_config(config, **hub)
+    if isinstance(config, PretrainedConfig):
+        return config.to_dict()
+    raise ValueError(f"pipeline: expected config as a config of numtx, a folder or a name, got {type(config).__name__}")
+
+
+def _advice(heads: Sequence[str], found: Iterable[str]) -> str:
+    """Return what helps where a model that writes was to find answers in a text, or nothing."""
+    writers = {kinds[head] for _, _, kinds in auto.FAMILIES.values() for head in _WRITING if head in kinds}
+    if "question-answering" in heads and writers & set(found):
+        return "; mode='open' or mode='closed' has it write answers"
+    return ""
 
 
 def is_name(model: Any) -> bool:

@@ -2,18 +2,19 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PATIENCE = 2.0  # seconds, after which one wants to know how long it will take
 
 
-def shown(answers: Iterable[Any], total: int, task: str, wanted: bool | None) -> Iterator[Any]:
-    """Yield the answers, with a bar on standard error while they come.
+@contextmanager
+def progress_of(total: int, task: str, wanted: bool | None) -> Iterator[Callable[[float], None] | None]:
+    """Give what is told how many inputs are done, 2.5 of them say, and shows it as a bar on standard error.
 
     Parameters
     ----------
-    answers : iterable
     total : int
         How many there will be.
     task : str
@@ -22,19 +23,22 @@ def shown(answers: Iterable[Any], total: int, task: str, wanted: bool | None) ->
         None: on a terminal, when it takes long. True: at once, wherever. False: never.
     """
     if wanted is False or (wanted is None and not sys.stderr.isatty()):
-        yield from answers
+        yield None
         return
     started = time.monotonic()
     bar: Any = None
+
+    def tell(done: float) -> None:
+        nonlocal bar
+        if bar is None and (wanted or (time.monotonic() - started > PATIENCE and done < total)):
+            bar = _bar()
+            bar.start()
+            bar.add_task(task, total=total)
+        if bar is not None:
+            bar.update(bar.task_ids[0], completed=done)
+
     try:
-        for done, answer in enumerate(answers, 1):
-            if bar is None and (wanted or (time.monotonic() - started > PATIENCE and done < total)):
-                bar = _bar()
-                bar.start()
-                number = bar.add_task(task, total=total)
-            if bar is not None:
-                bar.update(number, completed=done)
-            yield answer
+        yield tell
     finally:
         if bar is not None:
             bar.stop()

@@ -73,9 +73,6 @@ class QuestionAnsweringPipeline(Pipeline):
             raise ValueError(f"{owner}: expected a context for each of {len(question)} questions, got {len(context)}")
         return [{"question": one, "context": its} for one, its in zip(question, context, strict=True)]
 
-    def is_one(self, inputs: Any) -> bool:
-        return isinstance(inputs, (str, Mapping))
-
     def reads_context(self, settings: Mapping[str, Any]) -> bool:
         """Return whether under the settings of a call a question comes with a context."""
         return True
@@ -244,7 +241,8 @@ class ExtractiveQuestionAnswering(QuestionAnsweringPipeline):
 
 def check_mode(owner: str, mode: Any, modes: tuple[str, ...]) -> None:
     if mode not in modes:
-        raise ValueError(f"{owner}: expected mode {' or '.join(map(repr, modes))}, got {mode!r}")
+        other = f" (mode={mode!r} is chosen when the pipeline is made)" if mode in MODES else ""
+        raise ValueError(f"{owner}: expected mode {' or '.join(map(repr, modes))}, got {mode!r}{other}")
 
 
 def _class_of(settings: Mapping[str, Any]) -> Any:

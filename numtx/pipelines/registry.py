@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -84,6 +85,10 @@ def task_name(name: str) -> str:
             return "translation"
         if (found := ALIASES.get(name, name)) in TASKS:
             return found
+    if name == "translation_xx_to_yy":
+        raise ValueError(
+            "pipeline: expected languages in place of xx and yy in translation_xx_to_yy, as in translation_en_to_de"
+        )
     near = difflib.get_close_matches(str(name).lower().replace("_", "-"), known, 1)
     nearest = f"; the nearest is {near[0]!r}" if near else ""
     raise ValueError(f"pipeline: expected a task of {', '.join(sorted(known))}, got {name!r}{nearest}")
@@ -94,8 +99,14 @@ def pipeline_class(task: str) -> Any:
     return getattr(importlib.import_module(f"numtx.pipelines.{TASKS[task].module}"), TASKS[task].pipeline)
 
 
-def default_model(name: str) -> Task:
+def default_model(name: str, heads: Sequence[str] = ()) -> Task:
     """Return the entry of a task whose default model serves it.
+
+    Parameters
+    ----------
+    name : str
+    heads : sequence of str
+        Those that the model may have. Questions that are answered in writing go to the model of text2text-generation.
 
     Raises
     ------
@@ -105,7 +116,8 @@ def default_model(name: str) -> Task:
     if task_name(name) == "translation" and name not in _DEFAULT_PAIRS:
         pairs = ", ".join(_DEFAULT_PAIRS)
         raise ValueError(f"pipeline: {name} has no default model (those of {pairs} have): pass model=NAME_OR_FOLDER")
-    return TASKS[task_name(name)]
+    writes = task_name(name) == "question-answering" and "seq2seq-lm" in heads
+    return TASKS["text2text-generation" if writes else task_name(name)]
 
 
 def task_of_class(architecture: str | None) -> str | None:

@@ -49,7 +49,8 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
     stop_sequence : str
         Its first token ends an answer, as in Transformers; for a string that ends it see `stop_strings`.
     seed, rng, streamer, generation_config, **settings
-        As in the model's `generate`. Four beams and 256 new tokens, if nobody says otherwise.
+        As in the model's `generate`. Four beams and 256 new tokens, if nobody says otherwise. Where chance decides, a
+        seed gives the same texts for the same list and `batch_size` alone.
     """
 
     name = "text2text-generation"
@@ -89,7 +90,7 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
         context = self.model.config.context
         if truncation not in (False, None, "do_not_truncate") and context is not None:
             lengths["max_length"] = min(context, self.tokenizer.model_max_length)
-        encoded = self.tokenizer(text, **lengths)
+        encoded = self.tokenizer(text, **self.quiet, **lengths)
         return {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
 
     def forward(self, rows: Sequence[Mapping[str, Any]], chosen: Chosen) -> list[np.ndarray]:

@@ -1,16 +1,18 @@
 """Text classification: which classes a text, or a pair of texts, belongs to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from numtx import functional as F
 from numtx.functional.door import count
-from numtx.pipelines.base import Piece, Pipeline
+from numtx.pipelines.base import Piece, Pipeline, refuse_unknown
+from numtx.text.lengths import EncodingOptions
 
 FUNCTIONS = ("sigmoid", "softmax", "none")
+OF_THE_TOKENIZER = tuple(one.name for one in fields(EncodingOptions))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class TextClassificationPipeline(SequenceClassification):
     name = "text-classification"
 
     def __call__(self, inputs: Any, **settings: Any) -> Any:
-        """Classify a text, a pair, or many of them; see `Pipeline.__call__`."""
+        """Classify a text, a pair, or many of them; see `Pipeline.answer`."""
         answer = self.answer(inputs, **settings)
         return [answer] if isinstance(inputs, str) and "top_k" not in settings else answer
 
@@ -70,6 +72,9 @@ class TextClassificationPipeline(SequenceClassification):
         **tokenizer: Any,
     ) -> Chosen:
         owner, config = type(self).__name__, self.model.config
+        own = ("top_k", "function_to_apply", "return_all_scores")
+        refuse_unknown(owner, tokenizer, own, more=OF_THE_TOKENIZER)
+        EncodingOptions.of(owner, tokenizer)
         function = function_to_apply
         if function in (None, "default"):
             function = _default_function(config.problem_type, config.num_labels)
@@ -92,7 +97,7 @@ class TextClassificationPipeline(SequenceClassification):
                 f"{type(self).__name__}: expected a text, or a pair as {{'text': ..., 'text_pair': ...}}, got"
                 f" {sorted(text) if isinstance(text, Mapping) else type(text).__name__}"
             )
-        return [Piece(self.tokenizer(**text, **chosen.tokenizer))]
+        return [Piece(self.tokenizer(**text, **{**self.quiet, **chosen.tokenizer}))]
 
     def forward(self, rows: Sequence[Mapping[str, Any]], chosen: Chosen) -> np.ndarray:
         return scores_of(self.run(rows).logits, chosen.function)  # (B, num_labels)

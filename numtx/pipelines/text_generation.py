@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numtx.pipelines.base import Piece
+from numtx.pipelines.base import Piece, tokenizer_options
 from numtx.pipelines.generating import GeneratingPipeline, Writing
 
 Message = Mapping[str, Any]
@@ -68,7 +68,9 @@ class TextGenerationPipeline(GeneratingPipeline):
     continue_final_message : bool
         Go on inside the last message of a conversation. Default: if it is the assistant's.
     seed, rng, streamer, generation_config, **settings
-        As in the model's `generate`. Sampling at temperature 0.7 for 256 new tokens, if nobody says otherwise.
+        As in the model's `generate`. Sampling at temperature 0.7 for 256 new tokens, if nobody says otherwise. One
+        generator draws for a whole list, batch after batch: a seed gives the same texts for the same list and
+        `batch_size` alone.
     """
 
     name = "text-generation"
@@ -97,15 +99,16 @@ class TextGenerationPipeline(GeneratingPipeline):
         writing = self.writing(settings, OPTIONS)
         if prefix and writing.config.max_new_tokens is None and writing.config.max_length is not None:
             special = bool(options.add_special_tokens)
-            more = len(self.tokenizer(prefix, add_special_tokens=special)["input_ids"])
-            writing.config.max_length += more
+            longer = len(self.tokenizer(prefix, add_special_tokens=special)["input_ids"])
+            writing.config.max_length += longer
             if "min_length" in settings:
-                writing.config.min_length = (writing.config.min_length or 0) + more
-        return Chosen(options, writing, prefix, {**tokenizer, **(options.tokenizer_encode_kwargs or {})})
+                writing.config.min_length = (writing.config.min_length or 0) + longer
+        more = tokenizer_options(owner, "tokenizer_encode_kwargs", options.tokenizer_encode_kwargs)
+        return Chosen(options, writing, prefix, {**tokenizer, **more})
 
     def preprocess(self, text: Any, chosen: Chosen) -> list[Piece]:
         if isinstance(text, str):
-            encoded = self.tokenizer(chosen.prefix + text, **chosen.tokenizer)
+            encoded = self.tokenizer(chosen.prefix + text, **{**self.quiet, **chosen.tokenizer})
         elif _is_chat(text):
             text = _checked_chat(type(self).__name__, text)
             goes_on = _goes_on(text, chosen.options)
@@ -174,6 +177,9 @@ def _checked_chat(owner: str, messages: Sequence[Message]) -> list[Message]:
         if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
             got = sorted(message) if isinstance(message, Mapping) else type(message).__name__
             raise ValueError(f"{owner}: expected messages with role and content, got {got}")
+        if not isinstance(message["content"], str):
+            kind = type(message["content"]).__name__
+            raise ValueError(f"{owner}: expected the content of a message as a text, got {kind}")
     return list(messages)
 
 

@@ -75,7 +75,8 @@ class TokenClassificationPipeline(Pipeline):
             strategy = ("first" if ignore_subwords else "simple") if grouped_entities else "none"
         if strategy is not None and (not isinstance(strategy, str) or strategy.lower() not in STRATEGIES):
             raise ValueError(f"{owner}: expected aggregation_strategy of {', '.join(STRATEGIES)}, got {strategy!r}")
-        if isinstance(ignore_labels, str):
+        given = [] if ignore_labels is None else ignore_labels
+        if isinstance(given, str) or not isinstance(given, Iterable):
             raise ValueError(f"{owner}: expected ignore_labels as a list of names, got {ignore_labels!r}")
         if not getattr(self.tokenizer, "is_fast", False):
             raise ValueError(f"{owner}: expected a tokenizer that knows places in the text, got {self.tokenizer!r}")
@@ -93,7 +94,17 @@ class TokenClassificationPipeline(Pipeline):
             )
         ignored = frozenset(["O"] if ignore_labels is None else ignore_labels)
         between = (" " if delimiter is None else delimiter) if is_split_into_words else None
+        if is_split_into_words and self._joins_words():
+            raise ValueError(
+                f"{owner}: expected a tokenizer that keeps words apart for is_split_into_words, got one that joins them"
+                " (of a byte-level BPE, add_prefix_space puts a space before each)"
+            )
         return Chosen((strategy or "none").lower(), ignored, stride, between)
+
+    def _joins_words(self) -> bool:
+        """Whether a list of words reads as one word: no space stands before any, as in a plain byte-level BPE."""
+        ids = self.tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        return len(self.tokenizer.decode(ids).split()) == 1
 
     def _marks_subwords(self) -> bool:
         """Whether tokens inside a word look other than those that begin one, as WordPiece's do."""

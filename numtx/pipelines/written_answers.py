@@ -11,16 +11,14 @@ from numtx.pipelines.base import Piece
 from numtx.pipelines.generating import GeneratingPipeline, Writing
 from numtx.pipelines.question_answering import CLOSED, OPEN, QuestionAnsweringPipeline, check_mode
 
+_FROM_CONTEXT = "Answer the question from the context, in a few words."
 # What a model reads, by what it is and the mode. That of a text-to-text model is T5's for SQuAD.
 PROMPTS = {
     ("text-to-text", OPEN): "question: {question} context: {context}",
     ("text-to-text", CLOSED): "question: {question}",
     ("causal", OPEN): "Context: {context}\n\nQuestion: {question}\nAnswer:",
     ("causal", CLOSED): "Question: {question}\nAnswer:",
-    (
-        "chat",
-        OPEN,
-    ): "Answer the question from the context, in a few words.\n\nContext: {context}\n\nQuestion: {question}",
+    ("chat", OPEN): f"{_FROM_CONTEXT}\n\nContext: {{context}}\n\nQuestion: {{question}}",
     ("chat", CLOSED): "Answer the question in a few words.\n\nQuestion: {question}",
 }
 PLACES = re.compile(r"\{(question|context)\}")
@@ -51,7 +49,8 @@ class GenerativeQuestionAnswering(GeneratingPipeline, QuestionAnsweringPipeline)
     truncation : bool
         Cut a context whose prompt is too long, at its end, until the prompt fits; default False, which is an error.
     seed, rng, streamer, generation_config, **settings
-        As in the model's `generate`. The likeliest tokens, at most 64, if nobody says otherwise.
+        As in the model's `generate`. The likeliest tokens, at most 64, if nobody says otherwise. Where chance decides,
+        a seed gives the same answers for the same list and `batch_size` alone.
     """
 
     heads = ("seq2seq-lm", "causal-lm")

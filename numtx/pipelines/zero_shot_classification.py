@@ -59,7 +59,7 @@ class ZeroShotClassificationPipeline(SequenceClassification):
         return next((i for label, i in named if label.lower().startswith("entail")), -1)
 
     def __call__(self, sequences: Any, candidate_labels: Any = None, **settings: Any) -> Any:
-        """Say which labels fit a text, or each of many; see `Pipeline.__call__`."""
+        """Say which labels fit a text, or each of many; see `Pipeline.answer`."""
         if candidate_labels is not None:
             settings["candidate_labels"] = candidate_labels
         if "candidate_labels" not in {**self.settings, **settings}:
@@ -79,7 +79,7 @@ class ZeroShotClassificationPipeline(SequenceClassification):
         labels = candidate_labels if candidate_labels is not None else ["label"]  # that of a call is to come
         if isinstance(labels, str):
             labels = [label.strip() for label in labels.split(",") if label.strip()]
-        labels = list(labels)
+        labels = list(labels) if isinstance(labels, Iterable) else []
         if not labels or not all(isinstance(label, str) for label in labels):
             raise ValueError(f"{owner}: expected candidate_labels as one or more texts, got {candidate_labels!r}")
         try:
@@ -105,7 +105,7 @@ class ZeroShotClassificationPipeline(SequenceClassification):
         except ValueError as error:
             if "too short" not in str(error):  # to be cut enough; the model may still take it whole
                 raise
-            return self.tokenizer(text, sentence)
+            return self.tokenizer(text, sentence, **self.quiet)
 
     def forward(self, rows: Sequence[Mapping[str, Any]], chosen: Any) -> np.ndarray:
         return self.run(rows).logits

@@ -18,7 +18,7 @@ def asked(monkeypatch):
     """Answer in place of a pipeline; returns what it was made with and asked."""
     seen = {"answer": [{"label": "joy", "score": 0.75}], "inputs": []}
 
-    def pipeline(task, model, tokenizer, **settings):
+    def pipeline(task, model, *, tokenizer, **settings):
         seen["made"] = (task, model, tokenizer, settings)
 
         def ask(inputs=None, **named):
@@ -186,6 +186,13 @@ def test_the_answers_are_the_pipelines(numtx, folder):
     shown = numtx("run", "text-classification", "", "--model", folder).out.splitlines()
     best = max(expected[1], key=lambda one: one["score"])
     assert shown == ["label  score", f"{best['label']:<5}  {best['score']:.4f}"]
+
+
+def test_standard_input_that_holds_nothing(numtx, asked):
+    for given in ([], ["-"]):
+        numtx("run", "text-classification", *given, "--model", "m").refused(2, "TEXT on standard input, got nothing")
+    assert asked["inputs"] == []
+    assert numtx("run", "text-classification", "", "--model", "m").code == 0  # a text that was said to be empty
 
 
 def test_what_the_pipeline_refuses(numtx, folder):

@@ -117,4 +117,4 @@ def test_the_text_generation_pipeline(ours, theirs):
     settings = {"max_new_tokens": 24, "do_sample": False, "return_full_text": False}
     reference = transformers.pipeline("text-generation", model=theirs[0], tokenizer=theirs[1], device="cpu")
     expected = reference(prompt, **settings)
-    assert numtx.pipeline("text-generation", *ours)(prompt, **settings) == expected
+    assert numtx.pipeline("text-generation", model=ours[0], tokenizer=ours[1])(prompt, **settings) == expected

@@ -65,7 +65,10 @@ def test_a_target_that_is_no_token_counts_as_its_first(fill):
         ("[MASK]", {"top_k": 0}, "top_k"),
         ("[MASK]", {"top_k": 513}, "expected top_k of at most 512, the tokens of the vocabulary, got 513"),
         ("[MASK]", {"targets": []}, "expected at least one target that is a token, got none"),
+        ("[MASK]", {"targets": [3]}, r"expected targets as one or more texts, got \[3\]"),
+        ("[MASK]", {"targets": 3}, "expected targets as one or more texts"),
         ("[MASK]", {"tokenizer_kwargs": {"trunc": True}}, "expected options among"),
+        ("[MASK]", {"tokenizer_kwargs": 3}, "expected tokenizer_kwargs as a dict of options .*, got 3$"),
         ([3], {}, "expected a str, got int"),
     ],
 )
@@ -77,7 +80,7 @@ def test_bad_input(text, options, complaint, fill):
 def test_a_tokenizer_without_a_mask_is_refused(fill, folders):
     tokenizer = numtx.AutoTokenizer.from_pretrained(folders["features_bytes"])
     with pytest.raises(ValueError, match="expected a tokenizer with a mask token, got one without"):
-        numtx.pipeline("fill-mask", fill.model, tokenizer)
+        numtx.pipeline("fill-mask", fill.model, tokenizer=tokenizer)
 
 
 # --- features
@@ -104,5 +107,7 @@ def test_truncation_is_said_once(made):
     extract = made("feature-extraction", "features")
     assert np.shape(extract("word " * 90, truncation=True))[1] == 64
     assert np.shape(extract("word " * 90, tokenize_kwargs={"truncation": True, "max_length": 9}))[1] == 9
+    with pytest.raises(ValueError, match=r"expected tokenize_kwargs as a dict of options .*, got 3$"):
+        extract("a", tokenize_kwargs=3)
     with pytest.raises(ValueError, match="expected truncation once"):
         extract("a", truncation=True, tokenize_kwargs={"truncation": True})

@@ -1,6 +1,7 @@
 """`numtx.pipeline`: tasks found, models opened or refused, answers in the shape of what was asked."""
 
 import re
+import warnings
 from dataclasses import replace
 from itertools import count, islice
 
@@ -32,6 +33,11 @@ def test_an_unknown_task_lists_the_known_ones_and_the_nearest(asked, nearest):
         numtx.pipeline(asked)
 
 
+def test_a_translation_wants_its_languages():
+    with pytest.raises(ValueError, match=r"expected languages in place of xx and yy .*, as in translation_en_to_de$"):
+        numtx.pipeline("translation_xx_to_yy")
+
+
 def test_neither_task_nor_model():
     with pytest.raises(ValueError, match=r"expected a task .* or a model, got neither"):
         numtx.pipeline()
@@ -44,7 +50,7 @@ def test_neither_task_nor_model():
 def test_the_class_of_a_model_says_its_task(model, task, folders):
     assert numtx.pipeline(model=folders[model]).task == task
     opened = numtx.pipeline(model=folders[model])
-    assert numtx.pipeline(None, opened.model, opened.tokenizer).task == task
+    assert numtx.pipeline(None, opened.model, tokenizer=opened.tokenizer).task == task
 
 
 def test_the_name_that_was_asked_for_is_kept(made):
@@ -79,12 +85,12 @@ def test_a_model_in_memory_without_the_head_says_which_class_it_is(folders):
     body = numtx.AutoModel.from_pretrained(folders["features"])
     tokenizer = numtx.AutoTokenizer.from_pretrained(folders["features"])
     with one_line(r"pipeline: fill-mask expects .* \(BertForMaskedLM, .*\), got BertModel"):
-        numtx.pipeline("fill-mask", body, tokenizer)
+        numtx.pipeline("fill-mask", body, tokenizer=tokenizer)
     with one_line(r"pipeline: feature-extraction expects .*, got int"):
-        numtx.pipeline("feature-extraction", 3, tokenizer)
+        numtx.pipeline("feature-extraction", 3, tokenizer=tokenizer)
     with one_line("pipeline: expected a tokenizer with a model in memory"):
         numtx.pipeline("feature-extraction", body)
-    assert numtx.pipeline("feature-extraction", body, folders["features"])("Hello")
+    assert numtx.pipeline("feature-extraction", body, tokenizer=folders["features"])("Hello")
 
 
 def test_a_body_opens_out_of_a_model_with_a_head(made):
@@ -123,6 +129,21 @@ def test_translation_has_a_default_for_some_pairs_alone():
         with pytest.raises(ValueError, match=f"{task} has no default model .*translation_en_to_de"):
             numtx.pipelines.registry.default_model(task)
     assert numtx.pipelines.registry.default_model("translation_en_to_fr").model == "google-t5/t5-base"
+
+
+def test_the_default_model_of_questions_is_one_that_can_do_the_mode(monkeypatch):
+    asked = []
+
+    def refuse(task, heads, name, **settings):
+        asked.append((name, settings["revision"]))
+        raise ValueError("not today")
+
+    monkeypatch.setattr("numtx.pipelines.opening.open_with_head", refuse)
+    for settings in ({}, {"mode": "extractive"}, {"mode": "open"}, {"mode": "closed"}):
+        with one_line("pipeline: the default model of question-answering"):
+            numtx.pipeline("question-answering", **settings)
+    spans, writes = (TASKS[task] for task in ("question-answering", "text2text-generation"))
+    assert asked == [(one.model, one.revision) for one in (spans, spans, writes, writes)]
 
 
 def test_double_precision(folders):
@@ -242,8 +263,10 @@ def test_a_generator_s_answers_are_a_list_s(made):
 def test_nothing_in_nothing_out(lengths):
     assert lengths([]) == []
     assert list(lengths(iter([]))) == []
-    with pytest.raises(ValueError, match="Lengths: expected a text, a list of them or a generator, got int"):
-        lengths(3)
+    for wrong in (3, b"ab", bytearray(b"ab")):
+        said = f"Lengths: expected a text, a list of them or a generator, got {type(wrong).__name__}"
+        with pytest.raises(ValueError, match=said):
+            lengths(wrong)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 50])
@@ -296,6 +319,58 @@ def test_a_bar_is_shown_on_a_terminal_alone_and_once_it_takes_long(lengths, monk
     terminal.text = ""
     lengths(["a"] * 20, progress=False)
     assert terminal.text == ""
+    lengths("a", times=20)  # one text of many rows
+    assert "lengths" in terminal.text
+
+
+def test_the_bar_moves_with_every_batch_of_one_long_text_and_of_a_list(lengths, monkeypatch):
+    monkeypatch.setattr("numtx.pipelines.progress.PATIENCE", -1.0)
+    told = []
+
+    class Bar:
+        task_ids = (0,)
+
+        def __getattr__(self, name):
+            return lambda *arguments, **settings: None
+
+        def update(self, number, completed):
+            told.append(completed)
+
+    monkeypatch.setattr("numtx.pipelines.progress._bar", Bar)
+    lengths("a", times=4, progress=True)
+    assert told == [0.25, 0.5, 0.75, 1.0]
+    told.clear()
+    lengths(["a"] * 6, batch_size=2, progress=True)
+    assert told == [2, 4, 6]
+    told.clear()
+    monkeypatch.setattr("numtx.pipelines.base.IN_A_WINDOW", 1)
+    lengths(["a"] * 5, batch_size=2, times=2, progress=True)
+    assert told == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, 0])
+def test_progress(wrong, made):
+    with pytest.raises(ValueError, match=f"expected progress None, True or False, got {wrong!r}"):
+        made("fill-mask", "masked", progress=wrong)
+    with pytest.raises(ValueError, match="expected progress"):
+        made("fill-mask", "masked")("[MASK]", progress=wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("text-classification", "moods"),
+        ("fill-mask", "masked"),
+        ("feature-extraction", "features"),
+        ("feature-extraction", "features_bytes"),
+    ],
+)
+def test_a_text_that_is_too_long_is_one_error_and_no_warning(task, model, made):
+    too_long = made(task, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with one_line(r".*: expected input_ids of at most \w+ = \d+ tokens, got .*truncation=True"):
+            too_long("[MASK] " + "way " * 700)
 
 
 def test_a_tokenizer_of_another_model_is_refused(folders):
@@ -305,7 +380,7 @@ def test_a_tokenizer_of_another_model_is_refused(folders):
     largest = max(tokenizer.get_vocab().values())
     said = rf"expected a tokenizer with ids below vocab_size = 11 of BertForSequenceClassification, got id {largest} "
     with pytest.raises(ValueError, match=said) as caught:
-        numtx.pipeline("text-classification", small, tokenizer)
+        numtx.pipeline("text-classification", small, tokenizer=tokenizer)
     assert str(folders["moods"]) in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=said):

@@ -228,7 +228,11 @@ BAD = {
     "stride": ({"question": "a", "context": "b"}, {"doc_stride": 40, "max_seq_len": 30}, "doc_stride of at most"),
     "long question": ({"question": "who " * 60, "context": "b"}, {}, "expected a question that leaves more than"),
     "unknown": ({"question": "a", "context": "b"}, {"topk": 2}, "got 'topk'; the nearest is 'top_k'"),
-    "mode": ({"question": "a", "context": "b"}, {"mode": "open"}, "expected mode 'extractive', got 'open'"),
+    "mode": (
+        {"question": "a", "context": "b"},
+        {"mode": "open"},
+        r"expected mode 'extractive', got 'open' \(mode='open' is chosen when",
+    ),
 }
 
 
@@ -253,5 +257,11 @@ def test_what_a_mode_cannot_do_is_refused(folders):
         ValueError, match="question-answering expects a model with a trained head for question-answering"
     ):
         numtx.pipeline("question-answering", folders["gpt2"])
+    for model in ("t5", "gpt2", "llama"):
+        with pytest.raises(ValueError, match=r"; mode='open' or mode='closed' has it write answers$"):
+            numtx.pipeline("question-answering", folders[model])
+    opened = numtx.pipeline("text2text-generation", folders["t5"])
+    with pytest.raises(ValueError, match="got T5ForConditionalGeneration; mode='open' or mode='closed'"):
+        numtx.pipeline("question-answering", opened.model, tokenizer=opened.tokenizer)
     with pytest.raises(ValueError, match="question-answering expects a model with a head for seq2seq-lm or causal-lm"):
         numtx.pipeline("question-answering", folders["spans"], mode="open")

@@ -61,6 +61,8 @@ def test_the_prefix_of_the_task_comes_first(made, task, name):
         {"num_return_sequences": 2, "eos_token_id": ENDS},
         {"encoder_no_repeat_ngram_size": 1, "sequence_bias": [[[0], 99.0], [[1], 99.0]]},  # which likes padding
         {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+        {"num_beams": 1, "no_repeat_ngram_size": 1},
+        {"num_beams": 1, "encoder_repetition_penalty": 3.0},
     ],
 )
 def test_batches_change_nothing(made, model, settings):
@@ -91,7 +93,7 @@ def test_a_max_length_of_20_is_nobodys_word(made):
     t5 = made("text2text-generation", "t5")
     for length, new in ((20, 256), (21, None)):
         t5.model.generation_config.max_length = length
-        config = numtx.pipeline("text2text-generation", t5.model, t5.tokenizer).generation_config
+        config = numtx.pipeline("text2text-generation", t5.model, tokenizer=t5.tokenizer).generation_config
         assert (config.max_length, config.max_new_tokens) == (length, new)
 
 

@@ -53,14 +53,29 @@ def test_a_pair_is_not_its_first_text(classify):
         (TEXT, {"top_k": 0}, "top_k"),
         (TEXT, {"top_k": "two"}, "top_k"),
         (TEXT, {"function_to_apply": "tanh"}, "expected function_to_apply of sigmoid, softmax, none, got 'tanh'"),
-        (TEXT, {"truncate": True}, "expected options among .*, got truncate"),
+        (
+            TEXT,
+            {"truncate": True},
+            "TextClassificationPipeline: expected settings of top_k, .*; the nearest is 'truncation'",
+        ),
+        (
+            TEXT,
+            {"topk": 3},
+            "TextClassificationPipeline: expected settings of top_k, .*, got 'topk'; the nearest is 'top_k'",
+        ),
+        (TEXT, {"truncation": "only"}, "TextClassificationPipeline: expected truncation"),
         (TEXT * 30, {}, "at most max_position_embeddings = 64 tokens, got .*truncation=True"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*the model takes at most")
 def test_bad_input(inputs, options, complaint, classify):
     with pytest.raises(ValueError, match=complaint):
         classify(inputs, **options)
+
+
+def test_a_wrong_setting_is_refused_when_the_pipeline_is_made(made):
+    with pytest.raises(ValueError, match=r"expected settings of top_k, .*, got 'top_n'; the nearest is 'top_k'"):
+        made("text-classification", "moods", top_n=2)
+    assert made("text-classification", "moods", truncation=True, max_length=5)("a " * 99)
 
 
 def test_a_decoder_only_classifier_without_padding_goes_one_by_one(made):
@@ -103,6 +118,21 @@ def test_the_scores_come_of_the_hypotheses(judge, made):
     assert judge(TEXT, ["cars"])["scores"] == pytest.approx([alone["cars"]], rel=1e-5)
 
 
+def test_entailment_may_be_the_first_class(judge):
+    # The same model with its classes in the other order, as some are published.
+    expected = judge(TEXT, LABELS, multi_label=True)
+    order = [2, 1, 0]
+    config, head = judge.model.config, dict(judge.model.named_parameters())
+    for name in head:
+        if name.endswith(("head.out_proj.weight", "head.out_proj.bias")):
+            head[name][...] = head[name][..., order]
+    config.id2label = {0: INFERENCE[2], 1: INFERENCE[1], 2: INFERENCE[0]}
+    assert judge.entailment_id == 0
+    answer = judge(TEXT, LABELS, multi_label=True)
+    assert answer["labels"] == expected["labels"]
+    np.testing.assert_allclose(answer["scores"], expected["scores"], rtol=1e-5)
+
+
 def test_a_model_of_no_inference_is_said_to_be_none(made):
     assert INFERENCE[2] == "entailment"
     with pytest.warns(UserWarning, match=r"no class of the model begins with 'entail' \(sad, so-so, glad\)"):
@@ -120,6 +150,7 @@ def test_a_model_of_no_inference_is_said_to_be_none(made):
         (TEXT, {"candidate_labels": []}, "expected candidate_labels as one or more texts"),
         (TEXT, {"candidate_labels": " , "}, "expected candidate_labels as one or more texts"),
         (TEXT, {"candidate_labels": [1]}, "expected candidate_labels as one or more texts"),
+        (TEXT, {"candidate_labels": 3}, "expected candidate_labels as one or more texts, got 3"),
         (TEXT, {"candidate_labels": LABELS, "hypothesis_template": "none"}, "a hypothesis_template with {}"),
         (TEXT, {"candidate_labels": LABELS, "hypothesis_template": "{label}"}, "a hypothesis_template with {}"),
         (TEXT, {"candidate_labels": LABELS, "multi_class": True}, "the nearest is 'multi_label'"),

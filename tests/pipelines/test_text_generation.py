@@ -46,7 +46,10 @@ def test_the_prompt_comes_back_or_not(gpt2):
         {"eos_token_id": ENDS},
         {"num_beams": 2, "num_return_sequences": 2, "eos_token_id": ENDS},
         {"max_new_tokens": None, "max_length": 60, "min_length": 40, "eos_token_id": ENDS},
+        {"no_repeat_ngram_size": 1, "sequence_bias": [[[2], 99.0]]},  # which likes padding
         {"no_repeat_ngram_size": 2},
+        {"encoder_no_repeat_ngram_size": 1, "sequence_bias": [[[2], 99.0]]},
+        {"encoder_repetition_penalty": 3.0},
         {"repetition_penalty": 1.5},
         {"stop_strings": ["e", "m"]},
     ],
@@ -56,6 +59,18 @@ def test_batches_change_nothing(llama, settings):
     alone = [llama(prompt, **settings) for prompt in PROMPTS]
     assert llama(PROMPTS, batch_size=4, **settings) == alone
     assert llama(PROMPTS, **settings) == alone
+
+
+def test_beside_a_long_prompt_a_short_one_writes_as_much_as_alone(folders):
+    gpt2 = numtx.pipeline("text-generation", folders["gpt2"])
+    gpt2.tokenizer.pad_token = gpt2.tokenizer.eos_token  # without one, no batches
+    long = "a b c " * 100
+    tokens = len(gpt2.tokenizer(long)["input_ids"])
+    # Padding before the short one would leave it as little of the context as the long one has, which stops it.
+    assert 256 < tokens < 512
+    settings = {"do_sample": False, "eos_token_id": [], "return_tensors": True}
+    alone = [gpt2(prompt, **settings) for prompt in (long, "a")]
+    assert gpt2([long, "a"], batch_size=2, **settings) == alone
 
 
 def test_a_generator_is_answered_lazily(gpt2):
@@ -84,6 +99,9 @@ def test_a_seed_makes_a_draw_again(gpt2):
     assert once != gpt2(PROMPTS, **{**options, "seed": 4})
     rng = np.random.default_rng(3)
     assert once == gpt2(PROMPTS, max_new_tokens=12, rng=rng)
+    for size in (2, 4):  # and the same again for each way to make batches, of which each may draw its own
+        assert gpt2(PROMPTS, batch_size=size, **options) == gpt2(PROMPTS, batch_size=size, **options)
+    assert "for the same list and" in type(gpt2).__doc__
     twice = gpt2([PROMPTS[0]] * 4, batch_size=2, num_return_sequences=2, **options)
     assert len({one["generated_text"] for answers in twice for one in answers}) > 6
 
@@ -195,6 +213,10 @@ def test_other_inputs_are_refused(gpt2, llama, folders):
         llama([{"role": "user"}], **GREEDY)
     with pytest.raises(ValueError, match="expected a tokenizer with a chat template"):
         gpt2(CHAT, **GREEDY)
+    with pytest.raises(ValueError, match="expected the content of a message as a text, got int"):
+        llama([{"role": "user", "content": 3}], **GREEDY)
+    with pytest.raises(ValueError, match=r"expected tokenizer_encode_kwargs as a dict of options .*, got 3$"):
+        gpt2("a", tokenizer_encode_kwargs=3, **GREEDY)
     with pytest.raises(ValueError, match="text-generation expects a model with a head for causal-lm"):
         numtx.pipeline("text-generation", folders["t5"])
     assert gpt2([], **GREEDY) == []

@@ -153,6 +153,21 @@ def test_a_tokenizer_that_does_not_mark_subwords_is_said_to_be_one(made):
         bytes_(TEXT, aggregation_strategy="simple")
 
 
+def test_words_that_the_tokenizer_would_join_are_refused(made):
+    said = "expected a tokenizer that keeps words apart for is_split_into_words, got one that joins them"
+    bytes_ = made("ner", "entities_bytes")
+    with pytest.raises(ValueError, match=said):
+        bytes_(TEXT.split(), is_split_into_words=True)
+    with pytest.raises(ValueError, match=said):
+        made("ner", "entities_bytes", is_split_into_words=True)
+    tokenizers = pytest.importorskip("tokenizers")
+    spaced = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bytes_.tokenizer.backend_tokenizer.pre_tokenizer = spaced
+    words = TEXT.split()
+    (found,) = bytes_(words, is_split_into_words=True, ignore_labels=[])
+    assert sum(one["word"].startswith("Ġ") for one in found) == len(words)
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "complaint"),
     [
@@ -162,6 +177,7 @@ def test_a_tokenizer_that_does_not_mark_subwords_is_said_to_be_one(made):
         ([["a"]], {}, "expected a text, got list"),
         ("a", {"aggregation_strategy": "mean"}, "expected aggregation_strategy of none, .*, got 'mean'"),
         ("a", {"ignore_labels": "O"}, "expected ignore_labels as a list"),
+        ("a", {"ignore_labels": 3}, "expected ignore_labels as a list of names, got 3"),
         ("a", {"stride": 64}, "expected stride below model_max_length = 64, got 64"),
         ("a", {"stride": -1}, "stride"),
         ("a", {"stride": 4, "aggregation_strategy": "none"}, "other than 'none' with a stride"),
@@ -179,4 +195,4 @@ def test_a_tokenizer_without_places_is_refused(tag):
 
     marian = numtx.AutoTokenizer.from_pretrained(TOKENIZERS / "marian")
     with pytest.raises(ValueError, match="expected a tokenizer that knows places"):
-        numtx.pipeline("ner", tag.model, marian)
+        numtx.pipeline("ner", tag.model, tokenizer=marian)

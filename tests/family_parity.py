@@ -17,7 +17,7 @@ from numtx import nn
 from numtx.checkpoints import load_arrays
 
 VALUES, GRADIENTS, SINGLE = 1e-10, 1e-9, 1e-5  # relative, relative, and absolute in float32
-NOT_OURS = ("past_key_values",)  # fields of theirs that serve decoding alone
+NOT_OURS = ("past_key_values", "cache")  # fields of theirs that serve decoding alone, by their older and newer names
 LABELS = ("labels", "shift_labels", "start_positions", "end_positions")
 
 PADDINGS = {  # masks of (3, 7): every batch has a row without padding

@@ -197,7 +197,7 @@ def test_nothing_is_left_on_the_model(model):
 # Bad inputs -------------------------------------------------------------------------------------------------------
 
 INPUTS = {
-    "one axis": ({"input_ids": IDS[0]}, r"GPT2Model: expected input_ids \(B, T\).*got \(4,\)"),
+    "one axis": ({"input_ids": IDS[0]}, r"GPT2Model: expected input_ids \(B, T\).*got \(4,\).*"),
     "three axes": ({"input_ids": IDS[None]}, r"GPT2Model: expected input_ids \(B, T\).*got \(1, 2, 4\)"),
     "no rows": ({"input_ids": IDS[:0]}, r"GPT2Model: expected .*not empty, got \(0, 4\)"),
     "no tokens": ({"input_ids": IDS[:, :0]}, r"GPT2Model: expected .*not empty, got \(2, 0\)"),

@@ -74,43 +74,33 @@ class BaseModelOutputWithPooling(ModelOutput):
 
 
 @dataclass(frozen=True)
-class CausalLMOutput(ModelOutput):
+class _Scores(ModelOutput):
+    """The fields of a model of one stack that scores."""
+
+    loss: np.floating | None = None
+    logits: np.ndarray | None = None
+    hidden_states: Arrays = None
+    attentions: Arrays = None
+
+
+@dataclass(frozen=True)
+class CausalLMOutput(_Scores):
     """The scores of a causal language model: logits (B, T, V), what follows each position; with labels their loss."""
 
-    loss: np.floating | None = None
-    logits: np.ndarray | None = None
-    hidden_states: Arrays = None
-    attentions: Arrays = None
-
 
 @dataclass(frozen=True)
-class MaskedLMOutput(ModelOutput):
+class MaskedLMOutput(_Scores):
     """The scores of a masked language model: logits (B, T, V), what stands at each position."""
 
-    loss: np.floating | None = None
-    logits: np.ndarray | None = None
-    hidden_states: Arrays = None
-    attentions: Arrays = None
-
 
 @dataclass(frozen=True)
-class SequenceClassifierOutput(ModelOutput):
+class SequenceClassifierOutput(_Scores):
     """The scores of the classes of a sequence, or its numbers in a regression: logits (B, num_labels)."""
 
-    loss: np.floating | None = None
-    logits: np.ndarray | None = None
-    hidden_states: Arrays = None
-    attentions: Arrays = None
-
 
 @dataclass(frozen=True)
-class TokenClassifierOutput(ModelOutput):
+class TokenClassifierOutput(_Scores):
     """The scores of the classes of each token: logits (B, T, num_labels)."""
-
-    loss: np.floating | None = None
-    logits: np.ndarray | None = None
-    hidden_states: Arrays = None
-    attentions: Arrays = None
 
 
 @dataclass(frozen=True)
@@ -138,8 +128,8 @@ class Seq2SeqModelOutput(ModelOutput):
 
 
 @dataclass(frozen=True)
-class Seq2SeqLMOutput(ModelOutput):
-    """The scores of an encoder-decoder language model: logits (B, Tq, V), what follows each decoder position."""
+class _Seq2SeqScores(ModelOutput):
+    """The fields of an encoder-decoder that scores."""
 
     loss: np.floating | None = None
     logits: np.ndarray | None = None
@@ -152,17 +142,13 @@ class Seq2SeqLMOutput(ModelOutput):
 
 
 @dataclass(frozen=True)
-class Seq2SeqSequenceClassifierOutput(ModelOutput):
-    """As `SequenceClassifierOutput`, of an encoder-decoder."""
+class Seq2SeqLMOutput(_Seq2SeqScores):
+    """The scores of an encoder-decoder language model: logits (B, Tq, V), what follows each decoder position."""
 
-    loss: np.floating | None = None
-    logits: np.ndarray | None = None
-    decoder_hidden_states: Arrays = None
-    decoder_attentions: Arrays = None
-    cross_attentions: Arrays = None
-    encoder_last_hidden_state: np.ndarray | None = None
-    encoder_hidden_states: Arrays = None
-    encoder_attentions: Arrays = None
+
+@dataclass(frozen=True)
+class Seq2SeqSequenceClassifierOutput(_Seq2SeqScores):
+    """As `SequenceClassifierOutput`, of an encoder-decoder."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from numtx.functional.threads import one_blas_thread
 HERE = Path(__file__).parent
 NAMES = (
     "train_step",
+    "finetune",
     "attention",
     "optimizer",
     "encoder",

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py                 # the shapes nano, small, baby and vocabulary, three runs each
     python benchmarks/train_step.py --only nano --json rows.json
 
-The step of numtx is the trainer's own, from drawing the batch to the updated weights; PyTorch makes its steps between
+The step of numtx is the loop's own, from drawing the batch to the updated weights; PyTorch makes its steps between
 them. Needs `pip install torch`.
 """
 
@@ -25,7 +25,7 @@ from measure import (
 )
 
 from numtx.models import GPT2Config, GPT2LMHeadModel
-from numtx.training import Callback, Trainer, TrainingConfig, Workers
+from numtx.training import Callback, TrainingConfig, TrainingLoop, Workers
 
 THREADS = 2
 LIMIT = 1.0  # the ratio of times that is promised
@@ -60,7 +60,7 @@ SHAPES = {
 }
 
 
-def trainer(shape, steps, callbacks=()):
+def training_loop(shape, steps, callbacks=()):
     config = GPT2Config(
         vocab_size=shape.vocabulary,
         n_positions=shape.context,
@@ -75,7 +75,7 @@ def trainer(shape, steps, callbacks=()):
     settings = TrainingConfig(
         steps=steps, batch=shape.batch, context=shape.context, threads=THREADS, shards=THREADS, eval_every=steps
     )
-    return Trainer(GPT2LMHeadModel(config, rng=0), tokens, config=settings, callbacks=callbacks)
+    return TrainingLoop(GPT2LMHeadModel(config, rng=0), tokens, plan=settings, callbacks=callbacks)
 
 
 def opponent(ours, shape):
@@ -83,8 +83,14 @@ def opponent(ours, shape):
     from torch_gpt import TorchTraining
 
     torch.set_num_threads(THREADS)
-    config = ours.config
+    config = ours.plan
     return TorchTraining(shape, ours.model.to_checkpoint(), config.lr, config.betas, config.weight_decay, config.clip)
+
+
+def pair(loop, step):
+    """Return inputs and labels of a step of one batch."""
+    (batch,) = loop.batches.at_step(step)
+    return batch["input_ids"], batch["shift_labels"]
 
 
 class InTurn(Callback):
@@ -103,16 +109,16 @@ class InTurn(Callback):
     def steps(self):
         return (self.shape.turns + 1) * self.shape.turn
 
-    def on_start(self, trainer):
-        self.torch = opponent(trainer, self.shape)
+    def on_start(self, loop):
+        self.torch = opponent(loop, self.shape)
         self.began = time.perf_counter()
 
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         self.reports.append(report)
         if len(self.reports) < self.shape.turn:
             return
         ours = time.perf_counter() - self.began
-        batches = [(*trainer.batches.at(each.step - 1), each.lr) for each in self.reports]
+        batches = [(*pair(loop, each.step - 1), each.lr) for each in self.reports]
         began = time.perf_counter()
         losses = [self.torch.step(*batch) for batch in batches]
         theirs = time.perf_counter() - began
@@ -132,7 +138,7 @@ def run(name, shape, runs):
         with Workers(THREADS):
             rates.append(gemm_rate(THREADS))
         turns = InTurn(shape)
-        trainer(shape, turns.steps, [turns]).train()
+        training_loop(shape, turns.steps, [turns]).train()
         ratios.append(median([a / b for a, b in zip(turns.ours, turns.theirs, strict=True)]))
         ours.append(median(turns.ours))
         theirs.append(median(turns.theirs))
@@ -165,14 +171,14 @@ def memory_of(which, shape):
     """Return how much a few steps raise the peak memory of this process and its children over its imports', in MB."""
     if which == "theirs":
         import torch_gpt  # noqa: F401
-    ours = trainer(shape, steps=3)
+    ours = training_loop(shape, steps=3)
     before = reset_peak()
     if which == "ours":
         ours.train()
     else:
         theirs = opponent(ours, shape)
         for step in range(3):
-            theirs.step(*ours.batches.at(step), ours.config.lr)
+            theirs.step(*pair(ours, step), ours.plan.lr)
     return peak_megabytes() - before + (THREADS - 1) * peak_of_children(before)
 
 

@@ -38,6 +38,17 @@ def is_held_out(text):
     return zlib.crc32(bare(text).encode()) % 10 == 0
 
 
+def remembered(known, sources):
+    """Return what stands beside the known text that has most words in common with each: what looking up can do."""
+    words = [set(bare(source).split()) for source, _ in known]
+
+    def nearest(source):
+        asked = set(bare(source).split())
+        return max(range(len(known)), key=lambda k: len(asked & words[k]) / (1 + len(asked | words[k])))
+
+    return [known[nearest(source)][1] for source in sources]
+
+
 class PaddedBatches:
     """Batches of rows of unequal length, padded to the longest; they depend on seed and step alone.
 

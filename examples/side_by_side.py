@@ -6,7 +6,7 @@ Only the random numbers of dropout differ between the two.
 import time
 from typing import Any, NamedTuple
 
-from numtx.training import Callback, Trainer, evaluate
+from numtx.training import Callback, TrainingLoop, evaluate
 
 
 class Learned(NamedTuple):
@@ -34,12 +34,12 @@ def train(model, known, held_out, config, with_torch):
 
         twin = Twin(model)  # before training: it copies the weights
     print(f"\n{'step':>6}{'training':>10}{'held-out':>10}{'seconds':>9}")
-    trainer = Trainer(model, known, held_out, config, callbacks=[Curve()])
-    seconds = trainer.train().seconds
-    learned = [Learned("numtx", model, trainer.log[-1]["eval_loss"], seconds)]
+    loop = TrainingLoop(model, known, held_out, config, callbacks=[Curve()])
+    seconds = loop.train().seconds
+    learned = [Learned("numtx", model, loop.log[-1]["eval_loss"], seconds)]
     if with_torch:
         began = time.perf_counter()
-        twin.train(trainer)
+        twin.train(loop)
         seconds = time.perf_counter() - began
         learned.append(Learned("PyTorch", twin, evaluate(twin, held_out, config.context).loss, seconds))
     return learned
@@ -48,5 +48,5 @@ def train(model, known, held_out, config, with_torch):
 class Curve(Callback):
     """Prints a line for each evaluation."""
 
-    def on_evaluate(self, trainer, row):
+    def on_evaluate(self, loop, row):
         print(f"{row['step']:>6}{row['loss']:>10.3f}{row['eval_loss']:>10.3f}{row['seconds']:>9.1f}", flush=True)

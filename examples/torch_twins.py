@@ -9,7 +9,6 @@ from torch.nn import functional as tF
 
 from numtx.models.output import LogProbsOutput
 from numtx.training import available_threads, decayed_by_default
-from numtx.training.sharding import as_batch
 
 IGNORE = -100
 
@@ -29,11 +28,11 @@ class Twin:
         weights = {name: torch.from_numpy(array.copy()) for name, array in model.torch_state_dict().items()}
         self.network.load_state_dict(weights)
 
-    def train(self, trainer):
-        """Make the steps that a numtx Trainer makes: its batches, rates, AdamW and clipping."""
+    def train(self, loop):
+        """Make the steps that a numtx TrainingLoop makes: its batches, rates, AdamW and clipping."""
         torch.set_num_threads(available_threads())
-        torch.manual_seed(trainer.config.seed)
-        config, network = trainer.config, self.network.train()
+        torch.manual_seed(loop.plan.seed)
+        config, network = loop.plan, self.network.train()
         decay = {name: decayed_by_default(name, p) for name, p in network.named_parameters()}
         groups = [
             {"params": [p for name, p in network.named_parameters() if decay[name]]},
@@ -45,7 +44,7 @@ class Twin:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate(step)
             optimizer.zero_grad(set_to_none=True)
-            loss = self._mean_loss(as_batch(trainer.batches.at(step)))
+            loss = self._mean_loss(loop.batches.at_step(step)[0])
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             optimizer.step()

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from planted_dropout import planted_in_numtx, planted_in_torch, replaced
+from their_version import CACHE_FIELDS
 
 from numtx import nn
 from numtx.checkpoints import load_arrays
 
 VALUES, GRADIENTS, SINGLE = 1e-10, 1e-9, 1e-5  # relative, relative, and absolute in float32
-NOT_OURS = ("past_key_values", "cache")  # fields of theirs that serve decoding alone, by their older and newer names
+NOT_OURS = CACHE_FIELDS  # fields of theirs that serve decoding alone
 LABELS = ("labels", "shift_labels", "start_positions", "end_positions")
 
 PADDINGS = {  # masks of (3, 7): every batch has a row without padding

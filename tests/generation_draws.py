@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 from family_parity import in_double, random_model, replaced
+from their_version import OLD
 
 from numtx import models
 
@@ -94,7 +95,6 @@ FAMILIES = {
     ),
 }
 DECODER_ONLY = ("gpt2", "llama")
-FIVE = int(transformers.__version__.split(".")[0]) >= 5
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def draw_case(family, seed, *, sampling=False, beams=False):
     padding = _padding(rng, decodes, inputs)
     pad = padding.get("pad_token_id", PAD)
     padded = "attention_mask" in inputs or (inputs["input_ids"] == pad).any()
-    longest = prompt if decodes and not FIVE else 3  # in 4.57 the row is no sequence's beginning if it is no longer
+    longest = prompt if decodes and OLD else 3  # in 4.57 the row is no sequence's beginning if it is no longer
     settings = padding | _lengths(rng, prompt) | _ends(rng) | _words(rng, longest) | _penalties(rng, decodes, padded)
     if "exponential_decay_length_penalty" in settings:  # of the smallest number it would make infinity
         settings.pop("remove_invalid_values", None)
@@ -220,7 +220,7 @@ def _ends(rng):
         "forced_eos_token_id": _pick(rng, EOS, 3),
         "forced_bos_token_id": _pick(rng, 4, 5),
     }
-    if FIVE:  # 4.57 makes NaN of a forbidden end
+    if not OLD:  # 4.57 makes NaN of a forbidden end
         made["exponential_decay_length_penalty"] = lambda: (int(rng.integers(0, 4)), float(rng.uniform(1, 1.6)))
     return _maybe(rng, made, 0.3)
 
@@ -247,9 +247,9 @@ def _words(rng, longest):
 
 def _penalties(rng, decodes, padded):
     made = {name: lambda: int(rng.integers(1, 4)) for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")}
-    if FIVE or not (decodes and padded):  # 4.57 penalises the token of padding too
+    if not OLD or not (decodes and padded):  # 4.57 penalises the token of padding too
         made["repetition_penalty"] = lambda: float(rng.choice([0.6, 1.2, 1.9]))
-    if FIVE:  # 4.57 does not repeat the source for several rows
+    if not OLD:  # 4.57 does not repeat the source for several rows
         made["encoder_repetition_penalty"] = lambda: float(rng.choice([0.7, 1.5]))
     return _maybe(rng, made)
 

@@ -30,6 +30,9 @@ HEADS = {
     "bart": numtx.AutoModelForSeq2SeqLM,
     "marian": numtx.AutoModelForSeq2SeqLM,
     "t5": numtx.AutoModelForSeq2SeqLM,
+    "t5 sequence": numtx.AutoModelForSequenceClassification,
+    "t5 tokens": numtx.AutoModelForTokenClassification,
+    "t5 spans": numtx.AutoModelForQuestionAnswering,
 }
 GONE = object()
 STRANGE = [

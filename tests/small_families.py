@@ -9,6 +9,7 @@ BERT = {
 GPT2 = {"vocab_size": 11, "n_positions": 9, "n_embd": 8, "n_layer": 1, "n_head": 2}
 SIDES = {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in ("layers", "attention_heads")}
 BART = {"vocab_size": 11, "d_model": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "max_position_embeddings": 9}
+T5 = {"vocab_size": 11, "d_model": 8, "d_kv": 4, "d_ff": 6, "num_layers": 1, "num_heads": 2}
 FAMILIES = {
     "bert": (models.BertForSequenceClassification, models.BertConfig(**BERT)),
     "roberta": (models.RobertaForMaskedLM, models.RobertaConfig(**BERT)),
@@ -26,8 +27,16 @@ FAMILIES = {
         models.LlamaForCausalLM,
         models.LlamaConfig(**BERT, num_key_value_heads=1),
     ),
+    **{
+        f"t5 {task}": (kind, models.T5Config(**T5, decoder_start_token_id=0))
+        for task, kind in (
+            ("sequence", models.T5ForSequenceClassification),
+            ("tokens", models.T5ForTokenClassification),
+            ("spans", models.T5ForQuestionAnswering),
+        )
+    },
     "t5": (
         models.T5ForConditionalGeneration,
-        models.T5Config(vocab_size=11, d_model=8, d_kv=4, d_ff=6, num_layers=1, num_heads=2),
+        models.T5Config(**T5),
     ),
 }

@@ -101,6 +101,29 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def remove_folder(path: str | os.PathLike[str]) -> None:
+    """Remove a folder so that at no moment half of it stands under its name.
+
+    Raises
+    ------
+    OSError
+        If it cannot be given up its name; it is whole then. What cannot be removed after that stays as a leftover.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as runs:
+    ...     Path(runs, "old").mkdir()
+    ...     remove_folder(f"{runs}/old")
+    ...     print(os.listdir(runs))
+    []
+    """
+    path = Path(path)
+    old = _beside(path, "old")
+    os.replace(path, old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove what writes left in a folder when their process was killed; nobody else may be writing there.
 

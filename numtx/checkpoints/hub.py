@@ -92,6 +92,8 @@ def local_path(name_or_path: str | os.PathLike[str]) -> Path | None:
     ValueError
         If there is none, and no hub name looks like this.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ValueError(f"hub: expected a folder, a file, or a name, got {type(name_or_path).__name__}")
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
     if text and "\0" not in text and path.exists():

@@ -15,6 +15,7 @@ from numtx.cli.convert import convert
 from numtx.cli.errors import FAILED, MISUSED, STOPPED, UsageError, complain, described, let_go_of_stdout
 from numtx.cli.evaluate import evaluate
 from numtx.cli.evaluate_metric import evaluate_metric
+from numtx.cli.finetune import FINETUNE_EPILOG, finetune
 from numtx.cli.generate import generate
 from numtx.cli.info import info
 from numtx.cli.run_task import run_task
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=TRAIN_EPILOG)(train)
+app.command("finetune", epilog=FINETUNE_EPILOG)(finetune)
 app.command("generate")(generate)
 app.command("run")(run_task)
 app.command("chat")(chat)

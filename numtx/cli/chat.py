@@ -56,9 +56,11 @@ def chat(
     from numtx.models.auto import AutoModelForCausalLM
     from numtx.text import AutoTokenizer
 
-    settings = _settings(greedy, temperature, top_k, top_p)
+    said = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    said = {name: value for name, value in said.items() if value is not None}
     with asked():
-        GenerationConfig(**settings)
+        GenerationConfig(**said)
+    settings = _settings(greedy, said)
     tokenizer = AutoTokenizer.from_pretrained(model)
     rendered(tokenizer, system, [{"role": "user", "content": "Hello"}])  # a template that refuses does so before a load
     opened = AutoModelForCausalLM.from_pretrained(model)
@@ -83,12 +85,10 @@ def typing_person(screen: Screen) -> bool:
     return screen.live and sys.stdin.isatty()
 
 
-def _settings(greedy: bool, temperature: float | None, top_k: int | None, top_p: float | None) -> dict[str, Any]:
+def _settings(greedy: bool, said: dict[str, Any]) -> dict[str, Any]:
     """Return what was said about the choice of words as settings of `generate`."""
-    if greedy or temperature == 0:
+    if greedy or said.get("temperature") == 0:
         return {"do_sample": False}
-    said = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    said = {name: value for name, value in said.items() if value is not None}
     return {"do_sample": True, **said} if said else {}
 
 

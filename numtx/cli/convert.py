@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from numtx.cli.inspected import aliases
+
 if TYPE_CHECKING:
-    from numtx.checkpoints import Checkpoint
+    import numpy as np
+
+    from numtx.checkpoints import Checkpoint, StoredArray
     from numtx.checkpoints.streaming import Planned
+
+INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class DType(StrEnum):
@@ -58,6 +64,7 @@ def convert(
     checkpoint = open_checkpoint(path)
     config = converted_config(checkpoint, dtype)
     plan = planned(checkpoint, dtype)
+    check_family(checkpoint, f"'{model}'")
     screen = Screen()
     with atomic_folder(out) as folder:
         write_model(folder, checkpoint, config, plan)
@@ -96,10 +103,37 @@ def converted_config(checkpoint: Checkpoint, dtype: str | None) -> dict[str, Any
     return config
 
 
+def check_family(checkpoint: Checkpoint, where: str) -> None:
+    """Refuse a checkpoint of a family that is here whose settings are none, or whose arrays are not the model's.
+
+    Only names, types and shapes are looked at. A head that numtx has not, or another family, is copied as it is.
+
+    Raises
+    ------
+    ValueError
+        With all that is missing, unexpected, or of another shape.
+    """
+    from numtx.models.auto import FAMILIES, AutoConfig, named_class
+
+    if checkpoint.config["model_type"] not in FAMILIES:
+        return
+    config = AutoConfig.from_dict(checkpoint.config)
+    kind = named_class(checkpoint.config)
+    if kind is not None:
+        again, entries = aliases(checkpoint.arrays), checkpoint.arrays.entries
+        kind.fitted(config, {name: shape_only(entries[name]) for name in entries if name not in again}, where=where)
+
+
+def shape_only(entry: StoredArray) -> np.ndarray:
+    """Return an array of the shape and the kind of one in a file, whose numbers are all the same zero."""
+    import numpy as np
+
+    return np.broadcast_to(np.zeros((), entry.dtype if entry.dtype in INTEGERS else np.float32), entry.shape)
+
+
 def planned(checkpoint: Checkpoint, dtype: str | None) -> dict[str, Planned]:
     """Return name, type and shape of what is written: a tied weight once, whole numbers as they are."""
     from numtx.checkpoints.streaming import CODES, Planned
-    from numtx.cli.inspected import aliases
 
     entries, again, plan = checkpoint.arrays.entries, aliases(checkpoint.arrays), {}
     for name, entry in entries.items():

@@ -15,11 +15,11 @@ class UsageError(ValueError):
 
 
 @contextmanager
-def asked() -> Iterator[None]:
-    """Say of a ValueError inside the block that what was asked caused it."""
+def asked(cause: type[ValueError] = ValueError) -> Iterator[None]:
+    """Say of a ValueError inside the block, or of one kind of them, that what was asked caused it."""
     try:
         yield
-    except ValueError as error:
+    except cause as error:
         raise UsageError(str(error)) from error
 
 

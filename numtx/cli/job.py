@@ -1,4 +1,4 @@
-"""What `numtx train` is to do: a trainer with its text, begun or taken up again."""
+"""What `numtx train` is to do: a training loop with its text, begun or taken up again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numtx.cli.errors import UsageError, asked
 from numtx.cli.settings import TokenizerKind, flag, remembered, settled
 from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from numtx.text import ByteTokenizer, CharTokenizer, Tokenizer, load_tokenizer, python_topics, read_corpus, split_corpus
-from numtx.training import RunFolder, Trainer, TrainingConfig, refuse_changes
+from numtx.training import RunFolder, TrainingConfig, TrainingLoop, refuse_changes
 from numtx.training.mpi import Alone
 
 TOPICS = "python topics"  # stands in training.json where the text is Python's own
@@ -29,31 +28,32 @@ WEIGHTS = 0x3E1
 
 @dataclass
 class Job:
-    """A trainer, ready to go, and what is said about it.
+    """A training loop, ready to go, and what is said about it.
 
     Attributes
     ----------
     source : str, where the text came from
     held_out : str, the text it is judged by
-    begun : bool, whether the run exists already and is taken up again
+    resume : Path or None, the checkpoint from which a run is taken up again
     reserved : bool, whether its folder was made for it, still empty
     done : int, steps made before
     """
 
-    trainer: Trainer
+    loop: TrainingLoop
+    config: TrainingConfig
     folder: Path
     tokenizer: Tokenizer
     source: str
     text: str
     held_out: str
-    begun: bool = False
+    resume: Path | None = None
     reserved: bool = False
     done: int = 0
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.done >= self.trainer.config.steps
+        return self.done >= self.config.steps
 
     @property
     def bytes(self) -> bool:
@@ -77,7 +77,7 @@ def new_job(given: dict[str, Any], ranks: Alone) -> Job:
         dtype=np.dtype(settings.dtype),
     )
     train, held_out = split_corpus(text)
-    trainer = Trainer(
+    loop = TrainingLoop(
         model,
         *_long_enough(tokenizer.encode(train), tokenizer.encode(held_out), settings.context),
         config,
@@ -91,9 +91,9 @@ def new_job(given: dict[str, Any], ranks: Alone) -> Job:
         folder = Path(settings.out)
     else:
         folder = ranks.at_first("folder", _numbered_folder)
-    trainer.folder = folder
+    loop.folder = folder
     reserved = settings.out is None and ranks.first
-    return Job(trainer, folder, tokenizer, source, text, held_out, reserved=reserved)
+    return Job(loop, config, folder, tokenizer, source, text, held_out, reserved=reserved)
 
 
 def resumed_job(folder: Path, given: dict[str, Any], ranks: Alone) -> Job:
@@ -115,12 +115,14 @@ def resumed_job(folder: Path, given: dict[str, Any], ranks: Alone) -> Job:
     data = run.settings.get("data", {})
     try:
         ids = tokenizer.encode(train), tokenizer.encode(held_out)
-        trainer = Trainer(model, *ids, training, run.path, tokenizer=tokenizer, data=data, ranks=ranks)
+        loop = TrainingLoop(model, *ids, training, run.path, tokenizer=tokenizer, data=data, ranks=ranks)
     except ValueError as error:
         raise ValueError(f"resume: expected the text of the run, got another: {error}") from None
-    done = run.newest_checkpoint(partial(GPT2LMHeadModel.from_pretrained, dtype=run.dtype)).progress.step
+    newest = run.newest_checkpoint()
     ranks.gather("ready", None)
-    return Job(trainer, run.path, tokenizer, source, text, held_out, begun=True, done=done)
+    return Job(
+        loop, training, run.path, tokenizer, source, text, held_out, resume=newest.path, done=newest.progress.step
+    )
 
 
 def run_text(run: RunFolder, data: str | None = None, ranks: Alone | None = None) -> tuple[str, str]:

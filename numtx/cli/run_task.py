@@ -57,7 +57,7 @@ def run_task(
     from numtx.cli.errors import asked
     from numtx.cli.given_text import given_text, lines_of
     from numtx.cli.screen import Screen
-    from numtx.pipelines import pipeline
+    from numtx.pipelines import SettingError, pipeline
     from numtx.pipelines.registry import task_name
 
     with asked():
@@ -70,7 +70,8 @@ def run_task(
     inputs = lines_of(given) if lines else [given]
     if not inputs:
         raise ValueError("run: expected a line of text, got none")
-    made = pipeline(task, model, tokenizer=tokenizer, batch_size=batch_size, **chosen)
+    with asked(SettingError):
+        made = pipeline(task, model, tokenizer=tokenizer, batch_size=batch_size, **chosen)
     if kind == "question-answering":
         answers = _answers_to(made, question, inputs)
     else:

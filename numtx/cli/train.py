@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -68,16 +69,20 @@ def _train(given: dict[str, Any], resume: Path | None, ranks: Alone) -> None:
     with ranks.guard():
         asked = {flag(name): str(value) for name, value in given.items() if name not in FREE}
         ranks.agree("train", asked if resume is None else asked | {"--resume": str(resume)})
-        job = new_job(given, ranks) if resume is None else resumed_job(resume, given, ranks)
-    if job.begun and job.finished:
-        screen.say(f"{resume} is finished: all {job.trainer.config.steps} steps are done")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            job = new_job(given, ranks) if resume is None else resumed_job(resume, given, ranks)
+    for one in said:
+        screen.say(f"warning: {one.message}")
+    if job.resume and job.finished:
+        screen.say(f"{resume} is finished: all {job.config.steps} steps are done")
         return
     try:
         result = _trained(job, screen)
     finally:
         abandon(job)
     if result.stopped:
-        screen.say(f"stopped after step {result.step} of {job.trainer.config.steps}; all of it is saved")
+        screen.say(f"stopped after step {result.step} of {job.config.steps}; all of it is saved")
         screen.say(f"to go on: {_resume_command(job)}")
         raise typer.Exit(STOPPED)
     if ranks.first:
@@ -123,21 +128,21 @@ def _one_voice(ranks: Alone) -> Iterator[None]:
 
 def _trained(job: Job, screen: Screen) -> TrainingResult:
     """Train while the screen shows it; the first Ctrl-C, SIGTERM or SIGHUP saves."""
-    from numtx.cli.interrupt import stopping
     from numtx.cli.training_screen import TrainingScreen
+    from numtx.training.interrupt import stopping
 
-    trainer, shown = job.trainer, TrainingScreen(screen)
-    trainer.callbacks.append(shown)
+    loop, shown = job.loop, TrainingScreen(screen)
+    loop.callbacks.append(shown)
     screen.facts(_description(job))
     screen.say()
 
     def stop() -> None:
-        trainer.stop()
+        loop.stop()
         shown.stopping()
 
     try:
         with _even_if_killed(job), shown, stopping(stop):
-            return trainer.train(resume=job.begun)
+            return loop.train(resume=job.resume or False)
     except KeyboardInterrupt:
         screen.say(f"stopped at once; to go on from the last save: {_resume_command(job)}")
         raise typer.Exit(STOPPED) from None
@@ -157,15 +162,15 @@ def _even_if_killed(job: Job) -> AbstractContextManager[None]:
         ended = "train: expected all ranks to go on, got one killed, which ends the others"
         return f"{ended}; the last save is '{saves[-1]}'; to go on: {_resume_command(job)}" if saves else ended
 
-    return last_words(words) if job.trainer.ranks.size > 1 and job.trainer.ranks.first else nullcontext()
+    return last_words(words) if job.loop.ranks.size > 1 and job.loop.ranks.first else nullcontext()
 
 
 def _description(job: Job) -> list[tuple[str, str]]:
     from numtx.cli.job import named
 
-    config, model = job.trainer.config, job.trainer.model
+    config, model = job.config, job.loop.model
     shape = model.config
-    again = f"; on from step {job.done}" if job.begun else ""
+    again = f"; on from step {job.done}" if job.resume else ""
     tokens = config.batch * config.context * config.accumulation
     return [
         (
@@ -180,7 +185,7 @@ def _description(job: Job) -> list[tuple[str, str]]:
 
 
 def _workers(job: Job) -> str:
-    ranks, config = job.trainer.ranks, job.trainer.config
+    ranks, config = job.loop.ranks, job.config
     if ranks.size == 1:
         return f"threads: {ranks.threads(config)}"
     idle = max(0, ranks.size - config.shards)
@@ -192,7 +197,7 @@ def _report(job: Job, result: TrainingResult, screen: Screen) -> None:
     from numtx.cli.measures import loss_facts, predicted_bytes
     from numtx.plotting import line_plot
 
-    log = job.trainer.log
+    log = job.loop.log
     if len(log) > 1:
         curves = {
             "training": [(row["step"], row["loss"]) for row in log],
@@ -202,10 +207,10 @@ def _report(job: Job, result: TrainingResult, screen: Screen) -> None:
         for line in line_plot(curves, x_label="step", unicode=screen.unicode):
             screen.say(line)
     screen.say()
-    assert result.best_loss is not None
-    tokens, bytes_ = job.trainer.validation.size - 1, predicted_bytes(job.tokenizer, job.held_out)
+    assert result.best_value is not None
+    tokens, bytes_ = job.loop.validation.size - 1, predicted_bytes(job.tokenizer, job.held_out)
     screen.say(f"on held-out text, the weights of step {result.best_step} (the best, and kept):", style="bold")
-    screen.facts([(f"  {name}", value) for name, value in loss_facts(result.best_loss, tokens, bytes_)])
+    screen.facts([(f"  {name}", value) for name, value in loss_facts(result.best_value, tokens, bytes_)])
     screen.say()
     _show_sample(job, screen)
     screen.say()
@@ -229,7 +234,7 @@ def _show_sample(job: Job, screen: Screen) -> None:
                 SAMPLE_TOKENS,
                 do_sample=True,
                 temperature=SAMPLE_TEMPERATURE,
-                seed=job.trainer.config.seed,
+                seed=job.config.seed,
             )
         )
     for line in printable("".join([prompt, *pieces])).strip("\n").split("\n"):
@@ -241,7 +246,7 @@ def _drawn(job: Job, screen: Screen) -> str:
     from numtx.plotting import save_loss_curve
 
     try:
-        save_loss_curve(job.folder / "loss.png", job.trainer.log)
+        save_loss_curve(job.folder / "loss.png", job.loop.log)
     except ImportError:
         return " (and a picture of the loss, had you pip install 'numtx[plots]')"
     return ", loss.png"
@@ -257,12 +262,12 @@ def _generate(job: Job, screen: Screen) -> str:
 
 def _way_on(job: Job) -> str:
     """Say after an error what was saved, and how to go on from there."""
-    if not job.trainer.ranks.first:
+    if not job.loop.ranks.first:
         return f"; to go on from the last save: {_resume_command(job)}"
-    saves = job.trainer.run.checkpoints() if job.trainer.run else []
+    saves = job.loop.run.checkpoints() if job.loop.run else []
     return f"; the last save is '{saves[-1]}'; to go on: {_resume_command(job)}" if saves else "; nothing was saved"
 
 
 def _resume_command(job: Job) -> str:
-    ranks = job.trainer.ranks.size
+    ranks = job.loop.ranks.size
     return ("" if ranks == 1 else f"mpiexec -n {ranks} ") + f"numtx train --resume {shlex.quote(str(job.folder))}"

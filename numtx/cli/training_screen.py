@@ -7,7 +7,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn
 
 from numtx.cli.screen import Screen, clock
-from numtx.training import Callback, StepReport, Trainer, TrainingResult
+from numtx.training import Callback, StepReport, TrainingLoop, TrainingResult
 
 HEADING = f"{'step':>8}  {'training':>8}  {'held-out':>8}  {'tokens/s':>9}  {'time':>8}"
 
@@ -41,17 +41,17 @@ class TrainingScreen(Callback):
         if self.bar is not None:
             self.bar.stop()
 
-    def on_start(self, trainer: Trainer) -> None:
+    def on_start(self, loop: TrainingLoop) -> None:
         """Write the heading, and show the bar."""
-        self.first_step, self.first_second = trainer.step, trainer.seconds
+        self.first_step, self.first_second = loop.step, loop.seconds
         self.screen.say(HEADING, style="dim")
         if self.screen.live:
             fields = "step {task.completed}/{task.total}  loss {task.fields[loss]}  {task.fields[rest]}"
             self.bar = Progress(BarColumn(22), TextColumn(fields), console=self.screen.console, transient=True)
-            self.task = self.bar.add_task("", total=trainer.config.steps, completed=trainer.step, loss="-", rest="")
+            self.task = self.bar.add_task("", total=loop.plan.steps, completed=loop.step, loss="-", rest="")
             self.bar.start()
 
-    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+    def on_step(self, loop: TrainingLoop, report: StepReport) -> None:
         """Move the bar."""
         loss = self.loss.add(report.loss)
         speed = self.tokens.add(report.tokens) / self.seconds.add(report.tokens / report.tokens_per_second)
@@ -60,13 +60,13 @@ class TrainingScreen(Callback):
             rest = f"{speed:,.0f} tokens/s  {clock(pace * (report.steps - report.step))} left"
             self.bar.update(self.task, completed=report.step, loss=f"{loss:.3f}", rest=rest)
 
-    def on_evaluate(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_evaluate(self, loop: TrainingLoop, row: dict[str, Any]) -> None:
         """Write a line."""
         held_out = f"{row['eval_loss']:.4f}" if "eval_loss" in row else "-"
         speed, time = f"{row['tokens_per_second']:,.0f}", clock(row["seconds"])
         self.screen.say(f"{row['step']:>8}  {row['loss']:>8.4f}  {held_out:>8}  {speed:>9}  {time:>8}")
 
-    def on_end(self, trainer: Trainer, result: TrainingResult) -> None:
+    def on_end(self, loop: TrainingLoop, result: TrainingResult) -> None:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.stop()

@@ -48,6 +48,12 @@ def row_sums(rows):
     return weighted_row_sums(rows, np.ones((rows.shape[-1], 1), rows.dtype))
 
 
+def column_sums(rows):
+    """Sum over the first axis, (C,), as a product, in the same way."""
+    with np.errstate(invalid="ignore"):
+        return np.ones(len(rows), rows.dtype) @ rows
+
+
 def weighted_row_sums(rows, weights):
     """Multiply rows by one column of weights, (rows, C) @ (C,) or (C, 1), without a warning of invalid values."""
     # Some kernels compute with lanes beyond the row, whose leftovers may raise a flag that concerns no number of ours.

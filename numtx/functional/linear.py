@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from numtx.functional.blocks import column_sums
 from numtx.functional.door import floating
 from numtx.functional.threads import parallel
 
@@ -12,7 +13,7 @@ SLICE, SLICE_WORK = 1 << 10, 1_000_000  # which have so many results at most, of
 PIECE = 1 << 19  # elements of such a weight that are worth a thread
 
 
-def linear(x, weight, bias=None):
+def linear(x, weight, bias=None, *, frozen=()):
     """Apply an affine map to the last axis: y = x W + b.
 
     Parameters
@@ -20,11 +21,13 @@ def linear(x, weight, bias=None):
     x : (..., I) floating array
     weight : (I, O) array, W. PyTorch stores its transpose.
     bias : (O,) array or None
+    frozen : names, of "weight" and "bias"
+        Whose gradient nobody wants: backward gives None in its place and makes no product for it.
 
     Returns
     -------
     y : (..., O) array
-    cache : x and W, which each other's gradient needs
+    cache : x and W, which each other's gradient needs; no x where W is frozen
 
     Raises
     ------
@@ -46,7 +49,8 @@ def linear(x, weight, bias=None):
     y = _product(x.reshape(-1, x.shape[-1]), weight)  # (N, O)
     if bias is not None:
         y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[1]), (x, weight, bias is not None)
+    cache = (None if "weight" in frozen else x, weight, bias is not None and "bias" not in frozen)
+    return y.reshape(*x.shape[:-1], weight.shape[1]), cache
 
 
 def _product(rows, weight):
@@ -87,7 +91,7 @@ def _in_slices(rows, matrix):
 
 
 def linear_backward(dy, cache):
-    """Return (dx, dweight, dbias); dbias is None where there was no bias.
+    """Return (dx, dweight, dbias); dbias is None where there was no bias, either where it was frozen.
 
     Derivation, for rows x_n and y_nj = Σ_i x_ni W_ij + b_j:
 
@@ -102,10 +106,10 @@ def linear_backward(dy, cache):
     >>> dx, dweight.T, dbias
     (array([[3., 4.]]), array([[1., 2.]]), None)
     """
-    x, weight, has_bias = cache
-    rows = x.reshape(-1, x.shape[-1])  # (N, I)
+    x, weight, wants_bias = cache
+    shape = (*dy.shape[:-1], len(weight))
     dy = dy.reshape(-1, weight.shape[1])  # (N, O)
-    dx = (dy @ weight.T).reshape(x.shape)
-    dweight = rows.T @ dy  # (I, O)
-    dbias = np.ones(len(dy), dy.dtype) @ dy if has_bias else None  # Σ over rows, as a product: BLAS sums faster
+    dx = (dy @ weight.T).reshape(shape)
+    dweight = None if x is None else x.reshape(-1, len(weight)).T @ dy  # (I, O)
+    dbias = column_sums(dy) if wants_bias else None
     return dx, dweight, dbias

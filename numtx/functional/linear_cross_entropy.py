@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from numtx.functional.blocks import column_sums, weighted_row_sums
 from numtx.functional.door import count, floating
 
 LOGITS = 20 << 20  # logits that are held at once: 80 MiB in float32
@@ -19,6 +20,7 @@ def linear_cross_entropy(
     reduction="mean",
     num_items=None,
     keep="all",
+    frozen=(),
 ):
     """Cross-entropy of integer targets under softmax(x W + b).
 
@@ -40,6 +42,8 @@ def linear_cross_entropy(
         What "mean" divides by instead. Those who split a batch pass the count of the whole, and add.
     keep : "all" or None
         None for the loss alone, with no backward: a third of the work.
+    frozen : names, of "weight" and "bias"
+        Whose gradient nobody wants: backward gives None in its place, and there is no product for it.
 
     Returns
     -------
@@ -82,8 +86,8 @@ def linear_cross_entropy(
 
     losses = np.empty(len(rows), dtype)
     drows = np.empty_like(rows)
-    dtable = np.empty_like(table) if len(rows) else np.zeros_like(table)
-    dbias = None if bias is None else np.zeros_like(bias)
+    dtable = None if "weight" in frozen else np.empty_like(table) if len(rows) else np.zeros_like(table)
+    dbias = None if bias is None or "bias" in frozen else np.zeros_like(bias)
     blocks = -(-len(rows) * classes // LOGITS)  # of rows, about equal
     step = -(-len(rows) // max(1, min(blocks, len(rows))))
     stored = None if keep is None else np.empty((classes, step), dtype)
@@ -96,7 +100,7 @@ def linear_cross_entropy(
         total = (shares * sums).sum(axis=0)  # (R,), Σ_c exp(z_c - top)
         losses[at] = np.log(total) - dtype.type(1 - label_smoothing) * (z_label - top)
         if label_smoothing:
-            z_mean = rows[at] @ table.mean(axis=0) + (0 if bias is None else bias.mean())
+            z_mean = weighted_row_sums(rows[at], table.mean(axis=0)) + (0 if bias is None else bias.mean())
             losses[at] -= dtype.type(label_smoothing) * (z_mean - top)
         if keep is not None:
             shares /= total * divisor  # times exps: p over the divisor
@@ -106,11 +110,11 @@ def linear_cross_entropy(
         return loss, None
     dx = np.zeros(x.shape, dtype)
     dx.reshape(-1, x.shape[-1])[real] = drows
-    return loss, (dx, dtable.T, dbias)
+    return loss, (dx, None if dtable is None else dtable.T, dbias)
 
 
 def linear_cross_entropy_backward(dy, cache):
-    """Return (dx, dweight, dbias); dbias is None where there was no bias.
+    """Return (dx, dweight, dbias); dbias is None where there was no bias, either where it was frozen.
 
     Derivation: dz_n = p_n - t_n, over the divisor (see cross_entropy), and z = x W + b is linear (see linear):
 
@@ -129,9 +133,8 @@ def linear_cross_entropy_backward(dy, cache):
         raise ValueError("linear_cross_entropy: expected a forward with keep='all' before backward, got keep=None")
     if dy == 1:
         return cache
-    dx, dweight, dbias = cache
-    dy = np.asarray(dy, dx.dtype)
-    return dy * dx, dy * dweight, None if dbias is None else dy * dbias
+    dy = np.asarray(dy, cache[0].dtype)
+    return tuple(None if gradient is None else dy * gradient for gradient in cache)
 
 
 def _exponentials(x, labels, table, bias, exps):
@@ -141,7 +144,6 @@ def _exponentials(x, labels, table, bias, exps):
     """
     xt = np.ascontiguousarray(x.T)  # (C, R)
     scratch = np.empty((COLUMNS, len(x)), x.dtype)
-    ones = np.ones(COLUMNS, x.dtype)
     lowest = np.finfo(x.dtype).min  # so that a block of -inf gives zeros, not -inf - (-inf)
     z_label = np.empty(len(x), x.dtype)
     maxima, sums = [], []
@@ -155,7 +157,7 @@ def _exponentials(x, labels, table, bias, exps):
         maxima.append(z.max(axis=0, initial=lowest))
         z -= maxima[-1]
         e = np.exp(z, out=z if exps is None else exps[at])
-        sums.append(ones[: len(e)] @ e)  # Σ over classes, as a product: BLAS sums faster
+        sums.append(column_sums(e))
     return np.array(maxima), np.array(sums), z_label
 
 
@@ -164,7 +166,7 @@ def _gradients(x, labels, table, exps, shares, wanted, dtable, dbias, first):
     at_label, spread = wanted
     dx = np.zeros_like(x)
     terms = np.empty_like(x)
-    table_terms = np.empty_like(dtable[:COLUMNS])
+    table_terms = np.empty_like(table[:COLUMNS])
     scratch = np.empty((len(table_terms), len(x)), x.dtype)
     for share, start in zip(shares, range(0, len(table), COLUMNS), strict=True):
         at = slice(start, start + COLUMNS)
@@ -174,9 +176,9 @@ def _gradients(x, labels, table, exps, shares, wanted, dtable, dbias, first):
         if spread:
             dz -= spread
         dx += np.matmul(dz.T, table[at], out=terms)  # (R, C)
-        if first:
+        if first and dtable is not None:
             np.matmul(dz, x, out=dtable[at])  # (V_k, C)
-        else:
+        elif dtable is not None:
             dtable[at] += np.matmul(dz, x, out=table_terms[: len(dz)])
         if dbias is not None:
             dbias[at] += dz.sum(axis=1)

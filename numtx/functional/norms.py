@@ -5,11 +5,11 @@ The loops over `row_blocks` change no number: they take so many rows at a time a
 
 import numpy as np
 
-from numtx.functional.blocks import row_blocks
+from numtx.functional.blocks import column_sums, row_blocks, weighted_row_sums
 from numtx.functional.door import floating
 
 
-def layer_norm(x, weight, bias=None, eps=1e-5):
+def layer_norm(x, weight, bias=None, eps=1e-5, *, frozen=()):
     """Layer normalisation over the last axis.
 
         μ = mean(x)    σ² = mean((x - μ)²)    x̂ = (x - μ) / √(σ² + eps)    y = γ x̂ + β
@@ -21,6 +21,8 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
     bias : (C,) array, β, or None
     eps : float
         Inside the root. Models differ (1e-5 in GPT-2, 1e-12 in BERT): take it from the config.
+    frozen : names, of "weight" and "bias"
+        Whose gradient nobody wants: backward gives None in its place and makes no sum for it.
 
     Returns
     -------
@@ -47,11 +49,11 @@ def layer_norm(x, weight, bias=None, eps=1e-5):
         np.multiply(xhat_, weight, out=y_)
         if bias is not None:
             y_ += bias
-    return y, (xhat, rstd, weight, bias is not None)
+    return y, (xhat, rstd, weight, bias is not None, *frozen)
 
 
 def layer_norm_backward(dy, cache):
-    """Return (dx, dweight, dbias); dbias is None where there was no bias.
+    """Return (dx, dweight, dbias); dbias is None where there was no bias, either where it was frozen.
 
     Derivation, for one row of C numbers, with r = 1/√(σ² + eps) and dx̂ = γ dy:
 
@@ -71,14 +73,16 @@ def layer_norm_backward(dy, cache):
     >>> dx.round(12) + 0.0, dbias  # moving all outputs together is what a norm cannot see
     (array([[0., 0., 0.]]), array([1., 1., 1.]))
     """
-    xhat, rstd, weight, has_bias = cache
+    xhat, rstd, weight, has_bias, *frozen = cache
     dx = np.empty(xhat.shape, xhat.dtype)
-    dweight, dbias = np.zeros_like(weight), np.zeros_like(weight) if has_bias else None
+    dweight = None if "weight" in frozen else np.zeros_like(weight)
+    dbias = np.zeros_like(weight) if has_bias and "bias" not in frozen else None
     for dy_, dx_, xhat_, rstd_ in row_blocks(dy, dx, xhat, rstd):
-        np.multiply(dy_, xhat_, out=dx_)
-        dweight += _sum_rows(dx_)
-        if has_bias:
-            dbias += _sum_rows(dy_)
+        if dweight is not None:
+            np.multiply(dy_, xhat_, out=dx_)
+            dweight += column_sums(dx_)
+        if dbias is not None:
+            dbias += column_sums(dy_)
         dxhat = dy_ * weight
         np.multiply(xhat_, _row_dot(dxhat, xhat_) / weight.size, out=dx_)  # x̂ mean(dx̂ x̂)
         np.subtract(dxhat, dx_, out=dx_)
@@ -87,7 +91,7 @@ def layer_norm_backward(dy, cache):
     return dx, dweight, dbias
 
 
-def rms_norm(x, weight, eps=1e-6):
+def rms_norm(x, weight, eps=1e-6, *, frozen=()):
     """Root-mean-square normalisation over the last axis: x̂ = x / √(mean(x²) + eps), y = γ x̂.
 
     Layer normalisation without the mean and without β, as T5 and Llama use it. Shapes as in `layer_norm`; the cache
@@ -105,11 +109,11 @@ def rms_norm(x, weight, eps=1e-6):
         np.divide(1, np.sqrt(_row_dot(x_, x_) / x.shape[-1] + eps), out=rstd_)
         np.multiply(x_, rstd_, out=xhat_)
         np.multiply(xhat_, weight, out=y_)
-    return y, (xhat, rstd, weight)
+    return y, (xhat, rstd, weight, *frozen)
 
 
 def rms_norm_backward(dy, cache):
-    """Return (dx, dweight).
+    """Return (dx, dweight); dweight is None where it was frozen.
 
     Derivation: as for layer normalisation without the mean, ∂x̂_j/∂x_i = r ([i = j] - x̂_j x̂_i / C), so
 
@@ -121,11 +125,12 @@ def rms_norm_backward(dy, cache):
     >>> rms_norm_backward(np.array([[1.0, 1.0]]), cache)[0]  # a longer x along itself gives the same y
     array([[0., 0.]])
     """
-    xhat, rstd, weight = cache
-    dx, dweight = np.empty(xhat.shape, xhat.dtype), np.zeros_like(weight)
+    xhat, rstd, weight, *frozen = cache
+    dx, dweight = np.empty(xhat.shape, xhat.dtype), None if "weight" in frozen else np.zeros_like(weight)
     for dy_, dx_, xhat_, rstd_ in row_blocks(dy, dx, xhat, rstd):
-        np.multiply(dy_, xhat_, out=dx_)
-        dweight += _sum_rows(dx_)
+        if dweight is not None:
+            np.multiply(dy_, xhat_, out=dx_)
+            dweight += column_sums(dx_)
         dxhat = dy_ * weight
         np.multiply(xhat_, _row_dot(dxhat, xhat_) / weight.size, out=dx_)
         np.subtract(dxhat, dx_, out=dx_)
@@ -135,17 +140,12 @@ def rms_norm_backward(dy, cache):
 
 def _row_mean(a):
     """Mean over the last axis, which stays: (rows, 1), as a product: BLAS sums faster."""
-    return a @ np.full((a.shape[-1], 1), 1 / a.shape[-1], a.dtype)
+    return weighted_row_sums(a, np.full((a.shape[-1], 1), 1 / a.shape[-1], a.dtype))
 
 
 def _row_dot(a, b):
     """Σ a b over the last axis, which stays: (rows, 1)."""
     return np.einsum("nc,nc->n", a, b)[:, None]
-
-
-def _sum_rows(a):
-    """Sum (rows, C) to (C,), as a product too."""
-    return np.ones(len(a), a.dtype) @ a
 
 
 def _check(op, x, weight, bias):

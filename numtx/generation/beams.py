@@ -30,7 +30,7 @@ def beam_search(step: ReorderableStep, plan: Plan, *, rng: np.random.Generator |
         "never"   when none could be, whatever follows: with a positive penalty that is at the maximal length
 
     With `do_sample` the continuations are drawn, without replacement, from the softmax of their scores, and not the
-    best taken.
+    best taken; the best of its step are then the best of those drawn, whatever came first.
 
     Parameters
     ----------
@@ -56,8 +56,9 @@ def beam_search(step: ReorderableStep, plan: Plan, *, rng: np.random.Generator |
     -----
     As in Transformers, log-probabilities are not normalised again after processing, prompts that are done go on for
     company, and behind the end of a row stands the end token where padding is token 0, and -1 where nothing is an end
-    token. Sutskever et al. (2014), section 3.2; the penalty: Wu et al. (2016), section 7; sampling without replacement:
-    Kool et al., "Stochastic Beams and Where to Find Them" (2019), section 2.3.
+    token. With `do_sample`, Transformers 4.57 and 5 before 5.24 let those end that were drawn first, not the best of
+    those drawn. Sutskever et al. (2014), section 3.2; the penalty: Wu et al. (2016), section 7; sampling without
+    replacement: Kool et al., "Stochastic Beams and Where to Find Them" (2019), section 2.3.
 
     Examples
     --------
@@ -232,6 +233,9 @@ class Search:
         if np.isnan(scores.max()):
             raise ValueError("generate: expected log-probabilities without NaN, got one")
         chosen = largest(scores if self.rng is None else _drawn(scores, self.rng), wanted)  # (B, m)
+        if self.rng is not None:  # they are in the order of drawing: the best first
+            best = largest(np.take_along_axis(scores, chosen, axis=1), wanted)
+            chosen = np.take_along_axis(chosen, best, axis=1)
         origins, tokens = np.divmod(chosen, vocab_size)
         places = origins + beams * np.arange(batch)[:, None]
         found = self.running[origins]

@@ -1,7 +1,7 @@
 """What the settings of generate may be, each by itself and together."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ NOT_HERE: dict[str, Any] = {
 }
 
 # Settings that only count under another one, and what they are when they say nothing.
-_OF_SAMPLING: dict[str, float | None] = {
+OF_SAMPLING: dict[str, float | None] = {
     "temperature": 1.0,
     "top_k": 50,
     "top_p": 1.0,
@@ -117,7 +117,7 @@ _OF_SAMPLING: dict[str, float | None] = {
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
 }
-_OF_BEAMS: dict[str, float | None] = {"length_penalty": 1.0, "early_stopping": False}
+OF_BEAMS: dict[str, float | None] = {"length_penalty": 1.0, "early_stopping": False}
 
 
 def check_value(owner: str, name: str, value: Any) -> None:
@@ -145,15 +145,15 @@ def check_together(owner: str, config: Any) -> Iterator[str]:
         raise ValueError(f"{owner}: expected num_return_sequences of at most num_beams = {beams}, got {rows}")
     if config.do_sample and config.temperature == 0:
         raise ValueError(f"{owner}: expected a temperature above 0 to sample with (do_sample=False is greedy), got 0")
-    _check_lengths(owner, config)
+    check_lengths(owner, config, config.said)
     suppressed = set(config.suppress_tokens or ())
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         forced = getattr(config, name)
         if forced is not None and suppressed.issuperset(np.atleast_1d(forced).tolist()):
             raise ValueError(f"{owner}: expected {name} outside of suppress_tokens, got {forced!r}")
     for counts, neutral, asked in (
-        (config.do_sample, _OF_SAMPLING, "do_sample=True"),
-        (beams > 1, _OF_BEAMS, "num_beams above 1"),
+        (config.do_sample, OF_SAMPLING, "do_sample=True"),
+        (beams > 1, OF_BEAMS, "num_beams above 1"),
     ):
         for name in sorted(config.said & neutral.keys()):
             if not counts and getattr(config, name) != neutral[name]:
@@ -165,10 +165,9 @@ def check_together(owner: str, config: Any) -> Iterator[str]:
         yield f"{owner}: max_new_tokens = {config.max_new_tokens} goes before max_length = {config.max_length}"
 
 
-def _check_lengths(owner: str, config: Any) -> None:
+def check_lengths(owner: str, config: Any, said: Collection[str]) -> None:
     """Refuse a least length over the most, if the same person said both."""
-    for least, most in (("min_length", "max_length"), ("min_new_tokens", "max_new_tokens")):
-        if {least, most} <= config.said and getattr(config, least) > getattr(config, most):
-            raise ValueError(
-                f"{owner}: expected {least} of at most {most} = {getattr(config, most)}, got {getattr(config, least)}"
-            )
+    for pair in (("min_length", "max_length"), ("min_new_tokens", "max_new_tokens")):
+        least, most = (getattr(config, name) for name in pair)
+        if set(pair) <= set(said) and None not in (least, most) and least > most:
+            raise ValueError(f"{owner}: expected {pair[0]} of at most {pair[1]} = {most}, got {least}")

@@ -1,11 +1,13 @@
-"""The loop that writes: feed ids, choose the next, feed it, until enough or an end token."""
+"""Going on after a prompt beyond the context: the window slides, and each new id is given as soon as it is chosen."""
 
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
+from numtx.generation.loop import Growing, columns
 from numtx.generation.sampling import Sampler
 from numtx.generation.steps import DecodingStep
+from numtx.generation.stopping import EndToken, MaxLength, Stopping
 
 _GREEDY = Sampler()
 
@@ -66,7 +68,7 @@ def stream(
     _check_positive(max_new_tokens=max_new_tokens, **({} if context is None else {"context": context}))
     ends = np.array(sorted(_as_collection(eos_token_id)), dtype=np.int64)
     pad = pad_token_id if pad_token_id is not None else (ends[0] if ends.size else 0)
-    return _stream(start, ids, max_new_tokens, context, sampler, rng, ends, pad)
+    return _stream(start, ids, max_new_tokens, context, lambda logits: sampler(logits, rng), ends, pad)
 
 
 def generate(start: Callable[[], DecodingStep], prompt_ids: np.ndarray, **options) -> np.ndarray:
@@ -86,27 +88,40 @@ def _stream(
     ids: np.ndarray,
     max_new_tokens: int,
     context: int | None,
-    sampler: Sampler,
-    rng: np.random.Generator | None,
+    choice: Callable[[np.ndarray], np.ndarray],
     ends: np.ndarray,
     pad: int,
 ) -> Iterator[np.ndarray]:
-    limit = ids.shape[1] + max_new_tokens if context is None else context
-    ended = np.zeros(len(ids), dtype=bool)  # (B,)
-    seen = ids[:, -limit:]  # what the next token is chosen after, (B, <= limit)
-    unfed = seen
-    step: DecodingStep | None = None
-    for _ in range(max_new_tokens):
-        if step is None:
-            step = start()
-        new = np.where(ended, pad, sampler(step(unfed), rng))  # (B,)
-        yield new
-        ended |= np.isin(new, ends)
-        if ended.all():
-            return
-        full = seen.shape[1] == limit
-        seen = np.concatenate([seen[:, 1:] if full else seen, new[:, None]], axis=1)
-        step, unfed = (None, seen) if full else (step, new[:, None])
+    most = ids.shape[1] + max_new_tokens
+    step = SlidingStep(start, most if context is None else context)
+    stopping = Stopping([MaxLength(most), EndToken(ends)])
+    yield from columns(step, step(ids), Growing(ids, most), choice=choice, stopping=stopping, pad=pad)
+
+
+class SlidingStep:
+    """A decoding step that remembers the last `context` ids at most: where they are more, it reads these anew.
+
+    Examples
+    --------
+    >>> step = SlidingStep(lambda: lambda ids: print("read", ids[0]), context=3)
+    >>> for ids in ([[1, 2]], [[3]], [[4]]):
+    ...     step(np.array(ids))
+    read [1 2]
+    read [3]
+    read [2 3 4]
+    """
+
+    def __init__(self, start: Callable[[], DecodingStep], context: int):
+        self.start, self.context = start, context
+        self._step: DecodingStep | None = None
+        self._seen: np.ndarray | None = None  # (B, <= context)
+
+    def __call__(self, ids):
+        seen = ids if self._seen is None else np.concatenate([self._seen, ids], axis=1)
+        self._seen = seen[:, -self.context :]
+        if self._step is None or seen.shape[1] > self.context:
+            self._step, ids = self.start(), self._seen
+        return self._step(ids)
 
 
 def _as_collection(eos_token_id: int | Collection[int] | None) -> Collection[int]:

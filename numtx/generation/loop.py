@@ -1,6 +1,6 @@
 """The loop that writes: score what may come, choose, feed it, until every row is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from numtx.generation.beams import beam_search
 from numtx.generation.choose import choose
 from numtx.generation.output import GenerateOutput
 from numtx.generation.plan import Plan
-from numtx.generation.steps import ReorderableStep
+from numtx.generation.steps import DecodingStep, ReorderableStep
+from numtx.generation.stopping import Criterion
 
 
 def write(step: ReorderableStep, plan: Plan, *, rng=None, streamer: Any = None) -> GenerateOutput:
@@ -61,33 +62,66 @@ def sample(step: ReorderableStep, plan: Plan, *, rng=None, streamer: Any = None)
     written = Growing(np.repeat(plan.ids, plan.num_return_sequences, axis=0), plan.max_length)
     put(written.ids, True)
     scores, logits = [], []
-    going = np.ones(len(written.ids), bool)  # (R,)
-    new = step(plan.ids)  # (B, V)
-    if len(going) > len(plan.ids):
-        rows = np.repeat(np.arange(len(plan.ids)), plan.num_return_sequences)
-        step.reorder(rows)
-        new = new[rows]
-    while True:
+
+    def choice(new):
         scored = plan.processors(written.ids, new)  # (R, V)
         if plan.config.output_scores:
             scores.append(scored)
         if plan.config.output_logits:
             logits.append(new)
-        chosen = choose(scored, rng)
-        if plan.end_ids.size:
-            chosen = np.where(going, chosen, plan.pad_id)
-        written.append(chosen)
+        return choose(scored, rng)
+
+    new = step(plan.ids)  # (B, V)
+    if plan.num_return_sequences > 1:
+        rows = np.repeat(np.arange(len(plan.ids)), plan.num_return_sequences)
+        step.reorder(rows)
+        new = new[rows]
+    pad = plan.pad_id if plan.end_ids.size else None
+    for chosen in columns(step, new, written, choice=choice, stopping=plan.stopping, pad=pad):
         put(chosen, False)
-        going &= ~plan.stopping(written.ids)
-        if not going.any():
-            break
-        new = step(chosen[:, None])
     end()
     return GenerateOutput(
         written.ids,
         tuple(scores) if plan.config.output_scores else None,
         tuple(logits) if plan.config.output_logits else None,
     )
+
+
+def columns(
+    step: DecodingStep,
+    new: np.ndarray,
+    written: "Growing",
+    *,
+    choice: Callable[[np.ndarray], np.ndarray],
+    stopping: Criterion,
+    pad: int | None,
+) -> Iterator[np.ndarray]:
+    """Yield the new id of each row, (R,), as soon as it is chosen, until all rows are done.
+
+    Parameters
+    ----------
+    step : DecodingStep
+    new : (R, V) array
+        What it gave for the prompts.
+    written : Growing
+        The prompts; each id is appended.
+    choice : callable
+        Takes logits (R, V) and returns ids (R,).
+    stopping : Criterion
+    pad : int or None
+        What a row gets behind its end, while others go on; None: what is chosen.
+    """
+    going = np.ones(len(new), bool)  # (R,)
+    while True:
+        chosen = choice(new)
+        if pad is not None:
+            chosen = np.where(going, chosen, pad)
+        written.append(chosen)
+        yield chosen
+        going &= ~stopping(written.ids)
+        if not going.any():
+            return
+        new = step(chosen[:, None])
 
 
 class Growing:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from numtx.generation import processors as P
-from numtx.generation import warpers as W
 from numtx.generation.config import GenerationConfig
+from numtx.generation.config_checks import OF_SAMPLING
 from numtx.generation.ngrams import NoEncoderNGrams, NoRepeatNGrams, SequenceBias
 from numtx.generation.processors import Processor, Processors
 from numtx.generation.stopping import Criterion, EndToken, MaxLength, MaxTime, Stopping, StopStrings
 from numtx.generation.warn import warn
+from numtx.generation.warpers import warpers
 
 DEFAULT_NEW_TOKENS = 20  # where nobody said how long a text may grow
 
@@ -273,24 +274,11 @@ def _processors(config: GenerationConfig, prompt: int, ends: np.ndarray, around:
 
 
 def _warpers(config: GenerationConfig, ends: np.ndarray):
-    """Yield what the choice by chance goes through, in Transformers' order; and what normalises in the end."""
+    """Yield what the choice by chance goes through, and what normalises in the end."""
     if config.do_sample:
         # A beam must be able to go on when all end tokens were chosen.
         keep = 1 if config.num_beams == 1 else 1 + max(ends.size, 1)
-        if config.temperature not in (None, 1):
-            yield W.Temperature(config.temperature)
-        if config.top_k:
-            yield W.TopK(config.top_k, keep)
-        if config.top_p is not None and config.top_p < 1:
-            yield W.TopP(config.top_p, keep)
-        if config.min_p is not None:
-            yield W.MinP(config.min_p, keep)
-        if config.typical_p is not None and config.typical_p < 1:
-            yield W.TypicalP(config.typical_p, keep)
-        if config.epsilon_cutoff:
-            yield W.EpsilonCutoff(config.epsilon_cutoff, keep)
-        if config.eta_cutoff:
-            yield W.EtaCutoff(config.eta_cutoff, keep)
+        yield from warpers(**{name: getattr(config, name) for name in OF_SAMPLING}, keep=keep)
     if config.renormalize_logits:
         yield P.Renormalize()
 

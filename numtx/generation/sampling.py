@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from numtx.generation.choose import choose
+from numtx.generation.config_checks import check_value
+from numtx.generation.processors import Processors
+from numtx.generation.warpers import warpers
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Sampler:
     top_k : int, optional
         Only the k largest logits stay, and all that equal the smallest of them. None or 0: all stay.
     top_p : float
-        Only the likeliest tokens stay, up to and with the one whose probability brings their sum to `top_p`. 1: all
-        stay.
+        Only the likeliest tokens stay, up to and with the one whose probability brings their sum to `top_p`, of equals
+        the last. 1: all stay.
 
     Raises
     ------
@@ -30,8 +33,7 @@ class Sampler:
 
     Notes
     -----
-    Temperature comes first, then top-k, then top-p of what is left, as in Transformers. Top-p is nucleus sampling:
-    Holtzman et al., "The Curious Case of Neural Text Degeneration", equations 2 and 3.
+    Temperature comes first, then top-k, then top-p of what is left: `numtx.generation.warpers`, in float64.
 
     Examples
     --------
@@ -45,12 +47,10 @@ class Sampler:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < np.inf:
-            raise ValueError(f"Sampler: expected a finite temperature of at least 0, got {self.temperature}")
-        if self.top_k is not None and not (isinstance(self.top_k, int | np.integer) and self.top_k >= 0):
-            raise ValueError(f"Sampler: expected top_k as an integer of at least 0, or None, got {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"Sampler: expected top_p above 0 and at most 1, got {self.top_p}")
+        for name in ("temperature", "top_k", "top_p"):
+            value = getattr(self, name)
+            if value is not None or name != "top_k":
+                check_value("Sampler", name, value)
 
     @property
     def is_greedy(self) -> bool:
@@ -93,25 +93,8 @@ def filter_logits(
     >>> filter_logits(np.array([[3.0, 1.0, 2.0, 2.0]]), top_k=2)
     array([[  3., -inf,   2.,   2.]])
     """
-    kept = logits.astype(np.float64)
-    if temperature != 1:
-        # The largest is taken off first: under a tiny temperature the others then overflow to -inf, as they should.
-        with np.errstate(over="ignore"):
-            kept = (kept - kept.max(axis=-1, keepdims=True)) / temperature
-    vocab_size = kept.shape[-1]
-    if top_k and top_k < vocab_size:
-        smallest = np.partition(kept, vocab_size - top_k, axis=-1)[:, vocab_size - top_k, None]  # (B, 1)
-        kept = np.where(kept < smallest, -np.inf, kept)
-    if top_p < 1:
-        order = np.argsort(-kept, axis=-1, kind="stable")  # (B, V), the likeliest first
-        weights = np.exp(np.take_along_axis(kept, order, axis=-1) - kept.max(axis=-1, keepdims=True))
-        cumulative = weights.cumsum(axis=-1)
-        # A token stays if those before it do not reach top_p; so the one that crosses the line stays.
-        before = cumulative - weights
-        dropped = np.zeros(kept.shape, dtype=bool)
-        np.put_along_axis(dropped, order, before >= top_p * cumulative[:, -1:], axis=-1)
-        kept = np.where(dropped, -np.inf, kept)
-    return kept
+    made = warpers(temperature=temperature, top_k=top_k, top_p=top_p)
+    return Processors(made)(np.empty((len(logits), 0), np.int64), logits.astype(np.float64))
 
 
 def _check_logits(logits: np.ndarray) -> None:

@@ -5,10 +5,47 @@ row (1; with beams as many as there are end tokens, and one more).
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from numtx.generation.processors import log_softmax
+from numtx.generation.processors import Processor, log_softmax
+
+
+def warpers(
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
+    keep: int = 1,
+) -> Iterator[Processor]:
+    """Yield what scores go through before a token is drawn, in Transformers' order, which matters.
+
+    None, and a value that leaves out nothing, is no warper.
+
+    Examples
+    --------
+    >>> [type(one).__name__ for one in warpers(top_p=0.9, temperature=0.5, typical_p=1.0)]
+    ['Temperature', 'TopP']
+    """
+    if temperature not in (None, 1):
+        yield Temperature(temperature)
+    if top_k:
+        yield TopK(top_k, keep)
+    if top_p is not None and top_p < 1:
+        yield TopP(top_p, keep)
+    if min_p is not None:
+        yield MinP(min_p, keep)
+    if typical_p is not None and typical_p < 1:
+        yield TypicalP(typical_p, keep)
+    if epsilon_cutoff:
+        yield EpsilonCutoff(epsilon_cutoff, keep)
+    if eta_cutoff:
+        yield EtaCutoff(eta_cutoff, keep)
 
 
 class Temperature:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
+from numtx.functional.door import nearest
 from numtx.metrics.metric import Metric
 
 # The name of `evaluate` -> module and class.
@@ -43,8 +43,7 @@ def load(name: str) -> Metric:
     ValueError: metrics: expected a metric of accuracy, bleu, ..., got 'acuracy'; the nearest is 'accuracy'
     """
     if not isinstance(name, str) or name not in METRICS:
-        near = difflib.get_close_matches(str(name).lower().replace("-", "_"), METRICS, 1)
-        nearest = f"; the nearest is {near[0]!r}" if near else ""
-        raise ValueError(f"metrics: expected a metric of {', '.join(METRICS)}, got {name!r}{nearest}")
+        near = nearest(str(name).lower().replace("-", "_"), METRICS)
+        raise ValueError(f"metrics: expected a metric of {', '.join(METRICS)}, got {name!r}{near}")
     module, kind = METRICS[name]
     return getattr(importlib.import_module(f"numtx.metrics.{module}"), kind)()

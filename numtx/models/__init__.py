@@ -42,6 +42,7 @@ from numtx.models.llama import (
     LlamaForTokenClassification,
     LlamaModel,
 )
+from numtx.models.lora_config import LoraConfig
 from numtx.models.marian import MarianConfig, MarianModel, MarianMTModel
 from numtx.models.output import CausalLMOutput, LogProbsOutput
 from numtx.models.roberta import (
@@ -52,7 +53,15 @@ from numtx.models.roberta import (
     RobertaForTokenClassification,
     RobertaModel,
 )
-from numtx.models.t5 import T5Config, T5EncoderModel, T5ForConditionalGeneration, T5Model
+from numtx.models.t5 import (
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+    T5ForQuestionAnswering,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
+    T5Model,
+)
 from numtx.models.transformer import Transformer
 
 __all__ = [
@@ -93,6 +102,7 @@ __all__ = [
     "LlamaForTokenClassification",
     "LlamaModel",
     "LogProbsOutput",
+    "LoraConfig",
     "MarianConfig",
     "MarianMTModel",
     "MarianModel",
@@ -105,6 +115,9 @@ __all__ = [
     "T5Config",
     "T5EncoderModel",
     "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
     "T5Model",
     "Transformer",
 ]

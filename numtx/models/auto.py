@@ -78,7 +78,17 @@ FAMILIES: dict[str, tuple[str, str, dict[str, str]]] = {
             "question-answering": "RobertaForQuestionAnswering",
         },
     ),
-    "t5": ("t5", "T5Config", {"base": "T5Model", "seq2seq-lm": "T5ForConditionalGeneration"}),
+    "t5": (
+        "t5",
+        "T5Config",
+        {
+            "base": "T5Model",
+            "seq2seq-lm": "T5ForConditionalGeneration",
+            "sequence-classification": "T5ForSequenceClassification",
+            "token-classification": "T5ForTokenClassification",
+            "question-answering": "T5ForQuestionAnswering",
+        },
+    ),
 }
 
 
@@ -88,6 +98,13 @@ def family_of(owner: str, entries: dict[str, Any]) -> tuple[str, str, dict[str, 
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{owner}: expected a model_type of {', '.join(FAMILIES)}, got {shortened(kind)}")
     return FAMILIES[kind]
+
+
+def named_class(entries: dict[str, Any]) -> type[PretrainedModel] | None:
+    """Return the class that the entries of a `config.json` name in `architectures`, None where there is none here."""
+    module, _, classes = family_of("AutoModel", entries)
+    named = entries.get("architectures") or [None]
+    return _load(module, named[0]) if named[0] in classes.values() else None
 
 
 def _load(module: str, name: str) -> Any:

@@ -201,14 +201,16 @@ class BartModel(BartBase):
         (source, encoder_inputs, encoder), (target, decoder_inputs, decoder), given = cache
         gradients = incoming_fields(name, doutputs, given)
         (dx, dmemory, _), g_decoder = self.decoder.backward(gradients["last_hidden_state"], decoder)
-        dx, g_decoder_inputs = self.decoder_inputs.backward(dx, decoder_inputs)
-        _, g_table = self.embedding.backward(dx, target)
-        dmemory = dmemory + gradients["encoder_last_hidden_state"]
-        (dx, *_), g_encoder = self.encoder.backward(dmemory, encoder)
-        dx, g_encoder_inputs = self.encoder_inputs.backward(dx, encoder_inputs)
-        _, g_source = self._source_table.backward(dx, source)
+        dx, g_decoder_inputs = nn.backward_below(self.decoder_inputs, dx, decoder_inputs)
+        _, g_table = nn.backward_below(self.embedding, dx, target)
+        (dx, *_), g_encoder = (None,), {}
+        if dmemory is not None:
+            (dx, *_), g_encoder = self.encoder.backward(dmemory + gradients["encoder_last_hidden_state"], encoder)
+        dx, g_encoder_inputs = nn.backward_below(self.encoder_inputs, dx, encoder_inputs)
+        _, g_source = nn.backward_below(self._source_table, dx, source)
         if self.config.one_table:
-            g_table["weight"] += g_source["weight"]
+            for name, gradient in g_source.items():
+                g_table[name] += gradient
         tables = {"embedding": g_table} | ({} if self.config.one_table else {"encoder_embedding": g_source})
         inputs = {"encoder_inputs": g_encoder_inputs, "decoder_inputs": g_decoder_inputs}
         grads = tables | inputs | {"encoder": g_encoder, "decoder": g_decoder}
@@ -267,6 +269,7 @@ class BartModel(BartBase):
         """Return (StackOutput, cache) of checked ids."""
         x, embedded = self._source_table.forward(source)  # (B, Ts, C)
         x, inputs = self.encoder_inputs.forward(x, rng=rng)
+        settings |= nn.frozen_inputs(x=(self._source_table, self.encoder_inputs))
         y, stack = self.encoder.forward(x, mask=mask, rng=rng, **settings)
         return _stack_output(y), (embedded, inputs, stack)
 
@@ -274,6 +277,8 @@ class BartModel(BartBase):
         """Return (StackOutput, cache) of checked ids."""
         x, embedded = self.embedding.forward(target)  # (B, Tt, C)
         x, inputs = self.decoder_inputs.forward(x, positions=positions, rng=rng)
+        of_source = self._source_table, self.encoder_inputs, self.encoder
+        settings |= nn.frozen_inputs(x=(self.embedding, self.decoder_inputs), memory=of_source)
         y, stack = self.decoder.forward(x, memory, rng=rng, **settings)
         return _stack_output(y), (embedded, inputs, stack)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from numtx import functional as F
 from numtx.functional.door import integers
-from numtx.models.loss import IGNORE_INDEX
+from numtx.models.loss import IGNORE_INDEX, shift_right
 
 SHOWN = ("output_hidden_states", "output_attentions")  # what a call may ask for that bears on no number
 
@@ -140,6 +140,26 @@ def known_labels(owner, name, labels, shape, limit):
         raise ValueError(f"{owner}: expected {name} {shape}, got {labels.shape}")
     integers(owner, name, labels[labels != IGNORE_INDEX], limit)
     return labels
+
+
+def read_late(owner, config, ids):
+    """Return what a decoder reads to be asked for ids (B, T): the start token, then each id but the last.
+
+    A -100 is read as padding.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> read_late("Model", SimpleNamespace(decoder_start_token_id=2, pad_token_id=0), np.array([[5, -100, 6]]))
+    array([[2, 5, 0]])
+    """
+    start, pad = config.decoder_start_token_id, config.pad_token_id
+    if start is None or pad is None:
+        raise ValueError(
+            f"{owner}: expected decoder_input_ids, or a config with decoder_start_token_id and pad_token_id to make "
+            f"them, got {start} and {pad}"
+        )
+    return shift_right(ids, start, pad)
 
 
 def padding(owner, name, attention_mask, shape):

@@ -115,7 +115,7 @@ class BertModel(PooledBody):
         with nn.init.undrawn():
             self.embeddings = BertEmbeddings(
                 config.vocab_size, width, config.max_position_embeddings, config.type_vocab_size, eps=eps, dropout=rate,
-                padding_idx=config.pad_token_id, padded_position=self._padded_position(config), dtype=dtype,
+                padding_idx=config.padding_row, padded_position=self._padded_position(config), dtype=dtype,
             )  # fmt: skip
             self.stack = nn.Stack([self._layer(config, dtype) for _ in range(config.num_hidden_layers)])
             self.pooler = nn.Pooler(width, dtype=dtype) if add_pooling_layer else None

@@ -104,12 +104,13 @@ class EncoderBody(PretrainedModel):
         mask = padding(name, "attention_mask", attention_mask, ids.shape)
         types = None if types is None else self._known_types(types, ids)
         x, embedded = self.embeddings.forward(ids, types, positions=positions, rng=rng)  # (B, T, C)
-        y, stack = self.stack.forward(x, mask=mask, rng=rng, keep=keep, **shown)
+        settings = {"mask": mask, "rng": rng, "keep": keep, **shown}
+        y, stack = self.stack.forward(x, **settings, **nn.frozen_inputs(x=self.embeddings))
         y, states, attentions, _ = y if isinstance(y, nn.StackOutput) else (y, None, None, None)
         more: dict[str, Any] = {"hidden_states": states, "attentions": attentions}
         pooled = None
         if self.pooler is not None:
-            more["pooler_output"], pooled = self.pooler.forward(y)  # (B, C)
+            more["pooler_output"], pooled = self.pooler.forward(y, rng=rng)  # (B, C)
         outputs = self.output(last_hidden_state=y, **more)
         given = {field: (outputs[field].shape, outputs[field].dtype) for field in _DIFFERENTIABLE if field in outputs}
         return outputs, None if stack is None else (embedded, stack, pooled, given)
@@ -129,7 +130,7 @@ class EncoderBody(PretrainedModel):
             dx, grads["pooler"] = self.pooler.backward(gradients["pooler_output"], pooled)
             dy = dy + dx  # the first row went two ways
         (dx, *_), g_stack = self.stack.backward(dy, stack)
-        _, g_embeddings = self.embeddings.backward(dx, embedded)
+        _, g_embeddings = nn.backward_below(self.embeddings, dx, embedded)
         return None, {"embeddings": g_embeddings, "stack": g_stack} | grads
 
     @classmethod

@@ -1,22 +1,18 @@
-"""Decoder-only models with a head: the next token, and the class of a sequence read from its last token."""
+"""Decoder-only models with a language-model head: the next token."""
 
 from typing import Any, ClassVar
 
-import numpy as np
-
-from numtx import functional as F
 from numtx import nn
-from numtx.models.batch import as_array
+from numtx.models.decoder_heads import OnDecoder
 from numtx.models.generating import GeneratesOn
 from numtx.models.loss import linear_next_token_loss, linear_next_token_loss_backward
-from numtx.models.tasks import CausalLM, SequenceClassification
-from numtx.models.with_head import HeadModel
+from numtx.models.tasks import CausalLM
 from numtx.models.writing import Streams
 
 LARGE_VOCABULARY = 8192  # from here on the loss is computed without all logits: below, they are small and no slower
 
 
-class CausalLMModel(CausalLM, GeneratesOn, Streams, HeadModel):
+class CausalLMModel(CausalLM, GeneratesOn, Streams, OnDecoder):
     """A language model: ids (B, T) -> the scores of what comes next, (B, T, V).
 
     The head borrows a table (V, C): the embedding's if `config.tie_word_embeddings`, else the model's own `decoder`.
@@ -27,6 +23,11 @@ class CausalLMModel(CausalLM, GeneratesOn, Streams, HeadModel):
     Over a large vocabulary, loss and gradient of the head are computed for some positions at a time, without the logits
     of all: `functional.linear_cross_entropy`.
     """
+
+    table = "embedding.weight"
+
+    def _make_head(self, config, rng, dtype):
+        return nn.TiedLMHead()
 
     def _decoding(self):
         kv_cache = self.body.new_cache()
@@ -44,53 +45,29 @@ class CausalLMModel(CausalLM, GeneratesOn, Streams, HeadModel):
         step = self.row_step_class
         return step(self.body, self._lent(), kv_cache) if step is not None and step.suits(self.body) else None
 
-    def loss(self, batch, num_items=None):
+    def loss(self, batch, num_items=None, label_smoothing=0.0):
         if self.config.vocab_size < LARGE_VOCABULARY:
-            return super().loss(batch, num_items)
+            return super().loss(batch, num_items, label_smoothing)
         inputs, labels = self.split(batch)
         hidden, _ = self.body.forward(**inputs, keep=None)
         return linear_next_token_loss(
-            hidden.last_hidden_state, self._lent().T, **labels, num_items=num_items, keep=None
+            hidden.last_hidden_state,
+            self._lent().T,
+            **labels,
+            num_items=num_items,
+            keep=None,
+            label_smoothing=label_smoothing,
         )[0]
 
-    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all"):
+    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all", label_smoothing=0.0):
         if self.config.vocab_size < LARGE_VOCABULARY:
-            return super().loss_and_grads(batch, rng, num_items, keep)
+            return super().loss_and_grads(batch, rng, num_items, keep, label_smoothing)
         inputs, labels = self.split(batch)
-        hidden, body = self.body.forward(**inputs, rng=rng, keep=keep)
-        loss, cache = linear_next_token_loss(hidden.last_hidden_state, self._lent().T, **labels, num_items=num_items)
+        hidden, body = self._body_forward(**inputs, rng=rng, keep=keep)
+        settings = {"num_items": num_items, "label_smoothing": label_smoothing, **self._frozen_table()}
+        loss, cache = linear_next_token_loss(hidden.last_hidden_state, self._lent().T, **labels, **settings)
         dx, dweight = linear_next_token_loss_backward(1.0, cache)
-        _, g_body = self.body.backward({"last_hidden_state": dx}, body)
-        return loss, self._given_back(g_body, dweight.T, inputs["input_ids"]) | {"body": g_body}
+        g_body, dtable = self._body_backward(dx, body), None if dweight is None else dweight.T
+        return loss, self._given_back(g_body, dtable, inputs["input_ids"]) | {"body": g_body}
 
-    loss_and_grads.__doc__ = HeadModel.loss_and_grads.__doc__
-
-
-class LastTokenClassification(SequenceClassification, HeadModel):
-    """The class of a sequence, read from its last token that is not padding; which that is the ids say."""
-
-    new_parts = ("head.",)
-
-    def __init__(self, body, config, *, rng=None, dtype=np.float32):
-        self.config, self.body = config, body
-        self.head = nn.SequenceClassificationHead(
-            body.width, config.num_labels, pooler=False, pooling="last", bias=False, rng=rng, dtype=dtype
-        )
-
-    def _masks(self, inputs, settings):
-        name, pad = type(self).__name__, self.config.pad_token_id
-        ids = as_array(name, "input_ids", settings["input_ids"] if "input_ids" in settings else inputs[0])
-        if ids.ndim != 2 or not ids.size:
-            return {}  # which the body refuses
-        if pad is None:
-            if len(ids) > 1:
-                raise ValueError(
-                    f"{name}: expected a config with a pad_token_id for a batch of {len(ids)}, "
-                    "whose last tokens nobody else can tell, got None"
-                )
-            return {}
-        real = ids != pad
-        if not real.any(axis=1).all():
-            row = int(np.argmin(real.any(axis=1)))
-            raise ValueError(f"{name}: expected a token besides padding (id {pad}) in each row, got none in row {row}")
-        return {"mask": F.padding_mask(real)}
+    loss_and_grads.__doc__ = OnDecoder.loss_and_grads.__doc__

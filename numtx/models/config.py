@@ -148,6 +148,12 @@ class PretrainedConfig:
         return self.vocab_size  # type: ignore[attr-defined]
 
     @property
+    def padding_row(self) -> int | None:
+        """The row of the embedding that does not learn; older files count it from the end, as -1."""
+        pad, size = self.pad_token_id, self.vocab_size  # type: ignore[attr-defined]
+        return pad + size if pad is not None and -size <= pad < 0 else pad
+
+    @property
     def context(self) -> int | None:
         """The longest sequence that the model takes; None if there is no limit."""
         return getattr(self, "max_position_embeddings", None)

@@ -96,7 +96,8 @@ class DecoderOnlyTransformer(WritesOn, ReadyMade):
         mask = self._mask("attention_mask", attention_mask, (len(ids), old + ids.shape[1]))
         positions = np.arange(old, old + ids.shape[1]) if position_ids is None else position_ids
         x, embedded = self.embedding.forward(ids, positions=positions, rng=rng)  # (B, T, C)
-        x, stack = self.stack.forward(x, mask=mask, kv_cache=kv_cache, rng=rng, keep=keep)
+        settings = {"mask": mask, "kv_cache": kv_cache, "rng": rng, "keep": keep}
+        x, stack = self.stack.forward(x, **settings, **nn.frozen_inputs(x=self.embedding))
         return x, (embedded, stack)
 
     def _asked(self, name, labels, shape):

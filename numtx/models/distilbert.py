@@ -88,7 +88,7 @@ class DistilBertModel(EncoderBody):
         with nn.init.undrawn():
             self.embeddings = BertEmbeddings(
                 config.vocab_size, config.dim, config.max_position_embeddings, 0, eps=EPS, dropout=config.dropout,
-                padding_idx=config.pad_token_id, dtype=dtype,
+                padding_idx=config.padding_row, dtype=dtype,
             )  # fmt: skip
             self.stack = nn.Stack([self._layer(config, dtype) for _ in range(config.n_layers)])
         self.draw(np.random.default_rng(rng))

@@ -114,7 +114,8 @@ class EncoderDecoderTransformer(ReadyMade):
         tgt_mask = self._mask("decoder_attention_mask", decoder_attention_mask, target.shape)
         src, src_embedded = self.src_embedding.forward(source, rng=rng)  # (B, Ts, C)
         tgt, tgt_embedded = self.tgt_embedding.forward(target, rng=rng)  # (B, Tt, C)
-        x, transformer = self.transformer.forward(src, tgt, src_mask, tgt_mask, src_mask, rng=rng, keep=keep)
+        settings = {"rng": rng, "keep": keep, **nn.frozen_inputs(src=self.src_embedding, tgt=self.tgt_embedding)}
+        x, transformer = self.transformer.forward(src, tgt, src_mask, tgt_mask, src_mask, **settings)
         log_probs, head = self.head.forward(x, rng=rng)  # (B, Tt, V)
         return self._outputs(log_probs, (src_embedded, tgt_embedded, transformer, head), keep)
 
@@ -123,8 +124,8 @@ class EncoderDecoderTransformer(ReadyMade):
         dlog_probs, (src_embedded, tgt_embedded, transformer, head) = self._incoming(doutputs, cache)
         dx, g_head = self.head.backward(dlog_probs, head)
         (dsrc, dtgt), g_transformer = self.transformer.backward(dx, transformer)
-        _, g_src = self.src_embedding.backward(dsrc, src_embedded)
-        _, g_tgt = self.tgt_embedding.backward(dtgt, tgt_embedded)
+        _, g_src = nn.backward_below(self.src_embedding, dsrc, src_embedded)
+        _, g_tgt = nn.backward_below(self.tgt_embedding, dtgt, tgt_embedded)
         return None, {"src_embedding": g_src, "tgt_embedding": g_tgt, "transformer": g_transformer, "head": g_head}
 
     def _inputs_and_labels(self, batch):

@@ -94,7 +94,7 @@ class EncoderOnlyTransformer(ReadyMade):
         x, embedded = self.embedding.forward(ids, positions=position_ids, rng=rng)  # (B, T, C)
         reads_padding = mask is None or self.config.pooling is None
         if reads_padding or keep is not None or rng is not None or "forward" in vars(self):  # a trace sees it whole
-            x, stack = self.stack.forward(x, mask=mask, rng=rng, keep=keep)
+            x, stack = self.stack.forward(x, mask=mask, rng=rng, keep=keep, **nn.frozen_inputs(x=self.embedding))
         else:
             x, stack = by_length(self.stack, x, mask), None
         log_probs, head = self.head.forward(x, mask=mask, rng=rng)  # (B, num_classes)

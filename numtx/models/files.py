@@ -12,6 +12,8 @@ from numtx.checkpoints.streaming import Planned, stream_arrays
 def save_folder(folder, entries, arrays) -> None:
     """Write a model's settings and its arrays into a folder, which is made if there is none."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"save_pretrained: expected a folder, or a new name, got '{folder}', which is a file")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", entries)
     # The order of the safetensors package: the wider first, so that each array lies at a multiple of its size.

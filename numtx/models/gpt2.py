@@ -5,27 +5,32 @@ Radford et al., "Language Models are Unsupervised Multitask Learners" (2019).
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from numtx import nn
-from numtx.checkpoints import TRANSPOSED, NameTable
+from numtx.checkpoints import NameTable
 from numtx.functional.door import count
 from numtx.models.batch import incoming_fields, known_ids, padding
-from numtx.models.causal_lm import CausalLMModel, LastTokenClassification
+from numtx.models.bert_body import linear_names
+from numtx.models.causal_lm import CausalLMModel
 from numtx.models.config import PretrainedConfig
+from numtx.models.decoder_heads import (
+    HEADS,
+    DecoderQuestionAnswering,
+    DecoderTokenClassification,
+    LastTokenClassification,
+    OnDecoder,
+)
 from numtx.models.output import BaseModelOutput
 from numtx.models.pretrained import PretrainedModel
-from numtx.models.tasks import QuestionAnswering, TokenClassification
-from numtx.models.with_head import HeadModel
 
-# Both store weights as (in, out), and q, k and v side by side, so nothing is transposed.
-NAMES = [
-    ("embedding.weight", "transformer.wte.weight"),
-    ("positions.weight", "transformer.wpe.weight"),
+# Below the prefix. Both store weights as (in, out), and q, k and v side by side, so nothing is transposed.
+NAMES: list[tuple] = [
+    ("embedding.weight", "wte.weight"),
+    ("positions.weight", "wpe.weight"),
     *(
-        (f"stack.layers.{{i}}.{ours}", f"transformer.h.{{i}}.{theirs}")
+        (f"stack.layers.{{i}}.{ours}", f"h.{{i}}.{theirs}")
         for ours, theirs in (
             ("attention.norm.weight", "ln_1.weight"),
             ("attention.norm.bias", "ln_1.bias"),
@@ -41,11 +46,11 @@ NAMES = [
             ("feed_forward.sublayer.down.bias", "mlp.c_proj.bias"),
         )
     ),
-    ("stack.norm.weight", "transformer.ln_f.weight"),
-    ("stack.norm.bias", "transformer.ln_f.bias"),
+    ("stack.norm.weight", "ln_f.weight"),
+    ("stack.norm.bias", "ln_f.bias"),
 ]
-MASK_BUFFERS = ("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias")
-HEADS = ("lm_head.*", "score.*", "classifier.*", "qa_outputs.*")
+PREFIX = "transformer."
+MASK_BUFFERS = ("h.{i}.attn.bias", "h.{i}.attn.masked_bias")
 
 
 @dataclass
@@ -103,6 +108,12 @@ class GPT2Config(PretrainedConfig):
     def hidden(self) -> int:
         """The width of the feed-forward networks."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def head_dropout(self) -> float:
+        """The rate before the head that classifies tokens."""
+        rate = self.other.get("classifier_dropout")
+        return 0.1 if rate is None else rate
 
     def scale(self, layer: int) -> float:
         """What the scores of a layer are multiplied by."""
@@ -207,6 +218,7 @@ class GPT2Model(PretrainedModel):
         x, placed = self.positions.forward(x, positions=positions)
         x, drop = self.embedding_dropout.forward(x, rng=rng)
         shown = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        shown |= nn.frozen_inputs(x=(self.embedding, self.positions))
         y, stack = self.stack.forward(x, mask=mask, kv_cache=kv_cache, rng=rng, keep=keep, **shown)
         outputs = BaseModelOutput(*y[:3]) if isinstance(y, nn.StackOutput) else BaseModelOutput(y)
         shape = outputs.last_hidden_state.shape
@@ -219,9 +231,9 @@ class GPT2Model(PretrainedModel):
         embedded, placed, drop, stack, shape = cache
         given = incoming_fields(type(self).__name__, doutputs, {"last_hidden_state": (shape, self.dtype)})
         dx, g_stack = self.stack.backward(given["last_hidden_state"], stack)
-        dx, _ = self.embedding_dropout.backward(dx, drop)
-        dx, g_positions = self.positions.backward(dx, placed)
-        _, g_embedding = self.embedding.backward(dx, embedded)
+        dx, _ = nn.backward_below(self.embedding_dropout, dx, drop)
+        dx, g_positions = nn.backward_below(self.positions, dx, placed)
+        _, g_embedding = nn.backward_below(self.embedding, dx, embedded)
         return None, {"embedding": g_embedding, "positions": g_positions, "stack": g_stack}
 
     def new_cache(self):
@@ -230,22 +242,19 @@ class GPT2Model(PretrainedModel):
 
     @classmethod
     def names(cls, config):
-        return NameTable(NAMES, optional_prefix="transformer.", bare=True, ignored=(*MASK_BUFFERS, *HEADS))
+        rows = [(ours, PREFIX + theirs) for ours, theirs in NAMES]
+        ignored = (*(PREFIX + name for name in MASK_BUFFERS), *(f"{head}*" for head in HEADS))
+        return NameTable(rows, optional_prefix=PREFIX, bare=True, ignored=ignored)
 
 
-class _WithGPT2:
+class _OnGPT2(OnDecoder):
     """What the models on a GPT-2 share."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = GPT2Config
-    extra_names: ClassVar[tuple] = ()
-
-    @classmethod
-    def names(cls, config):
-        rows = [(f"body.{ours}", theirs) for ours, theirs in NAMES]
-        return NameTable([*rows, *cls.extra_names], optional_prefix="transformer.", ignored=(*MASK_BUFFERS, *HEADS))
+    config_class, body_class = GPT2Config, GPT2Model
+    prefix, body_names, strays = PREFIX, NAMES, MASK_BUFFERS
 
 
-class GPT2LMHeadModel(_WithGPT2, CausalLMModel):
+class GPT2LMHeadModel(_OnGPT2, CausalLMModel):
     """GPT-2 with its language-model head: ids (B, T) -> the scores of what comes next, (B, T, V).
 
     Examples
@@ -261,61 +270,16 @@ class GPT2LMHeadModel(_WithGPT2, CausalLMModel):
     (1, 7)
     """
 
-    table = "embedding.weight"
 
-    def __init__(self, config: GPT2Config, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config = config
-        self.body = GPT2Model(config, rng=rng, dtype=dtype)
-        self.head = nn.TiedLMHead()
-        if not config.tie_word_embeddings:
-            shape = (config.vocab_size, config.n_embd)
-            self.decoder = nn.init.normal(shape, config.initializer_range, rng, dtype)
-
-    @classmethod
-    def names(cls, config):
-        rows, head = [(f"body.{ours}", theirs) for ours, theirs in NAMES], "lm_head.weight"
-        settings: dict[str, Any] = {"optional_prefix": "transformer.", "ignored": (*MASK_BUFFERS, *HEADS[1:])}
-        if config.tie_word_embeddings:
-            return NameTable(rows, copies={"transformer.wte.weight": (head,)}, **settings)
-        return NameTable([*rows, ("decoder", head)], **settings)
-
-
-class GPT2ForSequenceClassification(_WithGPT2, LastTokenClassification):
+class GPT2ForSequenceClassification(_OnGPT2, LastTokenClassification):
     """GPT-2 with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels)."""
 
-    extra_names = (("head.out_proj.weight", "score.weight", TRANSPOSED),)
 
-    def __init__(self, config: GPT2Config, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        super().__init__(GPT2Model(config, rng=rng, dtype=dtype), config, rng=rng, dtype=dtype)
-
-
-class GPT2ForTokenClassification(_WithGPT2, TokenClassification, HeadModel):
+class GPT2ForTokenClassification(_OnGPT2, DecoderTokenClassification):
     """GPT-2 with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
 
-    extra_names = (
-        ("head.out_proj.weight", "classifier.weight", TRANSPOSED),
-        ("head.out_proj.bias", "classifier.bias"),
-    )
-
-    def __init__(self, config: GPT2Config, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config, self.body = config, GPT2Model(config, rng=rng, dtype=dtype)
-        rate = config.other.get("classifier_dropout")
-        rate = 0.1 if rate is None else rate
-        self.head = nn.TokenClassificationHead(config.n_embd, config.num_labels, rate, rng=rng, dtype=dtype)
+    head_names = (*linear_names("out_proj", "classifier"),)
 
 
-class GPT2ForQuestionAnswering(_WithGPT2, QuestionAnswering, HeadModel):
+class GPT2ForQuestionAnswering(_OnGPT2, DecoderQuestionAnswering):
     """GPT-2 with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
-
-    extra_names = (
-        ("head.out_proj.weight", "qa_outputs.weight", TRANSPOSED),
-        ("head.out_proj.bias", "qa_outputs.bias"),
-    )
-
-    def __init__(self, config: GPT2Config, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config, self.body = config, GPT2Model(config, rng=rng, dtype=dtype)
-        self.head = nn.SpanHead(config.n_embd, rng=rng, dtype=dtype)

@@ -14,13 +14,19 @@ from numtx.checkpoints import TRANSPOSED, NameTable
 from numtx.functional.door import count, rate
 from numtx.functional.rotary import SCALINGS
 from numtx.models.batch import incoming_fields, known_ids, padding
-from numtx.models.causal_lm import CausalLMModel, LastTokenClassification
+from numtx.models.bert_body import linear_names
+from numtx.models.causal_lm import CausalLMModel
 from numtx.models.config import GATES, PretrainedConfig
+from numtx.models.decoder_heads import (
+    HEADS,
+    DecoderQuestionAnswering,
+    DecoderTokenClassification,
+    LastTokenClassification,
+    OnDecoder,
+)
 from numtx.models.llama_step import LlamaStep, lay_side_by_side
 from numtx.models.output import BaseModelOutput
 from numtx.models.pretrained import PretrainedModel
-from numtx.models.tasks import QuestionAnswering, TokenClassification
-from numtx.models.with_head import HeadModel
 
 # The names below a prefix, which one of the heads calls otherwise.
 NAMES: list[tuple] = [
@@ -42,8 +48,8 @@ for _ours, _theirs in (
         (f"stack.layers.{{i}}.{_ours}.weight", f"layers.{{i}}.{_theirs}.weight", TRANSPOSED),
         (f"stack.layers.{{i}}.{_ours}.bias", f"layers.{{i}}.{_theirs}.bias"),
     ]
+PREFIX = "model."
 FREQUENCIES = ("layers.{i}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq")  # a table that says nothing new
-HEADS = ("lm_head.*", "score.*", "qa_outputs.*")
 
 
 @dataclass(kw_only=True)
@@ -139,6 +145,11 @@ class LlamaConfig(PretrainedConfig):
         """The width of a head."""
         return self.hidden_size // self.num_attention_heads if self.head_dim is None else self.head_dim
 
+    @property
+    def head_dropout(self) -> float:
+        """The rate before the head that classifies tokens."""
+        return 0.1 if self.classifier_dropout is None else self.classifier_dropout
+
     def gate(self) -> str:
         """Return the name in `numtx.nn` of what bends the gated feed-forward networks."""
         gate = GATES.get(self.activation_of("hidden_act"))
@@ -196,7 +207,7 @@ class LlamaModel(PretrainedModel):
     def __init__(self, config: LlamaConfig, *, rng=None, dtype=np.float32):
         made = {"rng": np.random.default_rng(rng), "dtype": dtype}
         self.config, self.width = config, config.hidden_size
-        self.embedding = nn.Embedding(config.vocab_size, self.width, padding_idx=_padding(config), **made)
+        self.embedding = nn.Embedding(config.vocab_size, self.width, padding_idx=config.padding_row, **made)
         layers = [_layer(config, made) for _ in range(config.num_hidden_layers)]
         self.stack = nn.Stack(layers, nn.RMSNorm(self.width, config.rms_norm_eps, dtype=dtype))
         self.draw(made["rng"])
@@ -243,7 +254,7 @@ class LlamaModel(PretrainedModel):
         x, embedded = self.embedding.forward(ids)  # (B, T, C)
         asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         given = {"mask": mask, "positions": positions, "kv_cache": kv_cache}
-        y, stack = self.stack.forward(x, **given, rng=rng, keep=keep, **asked)
+        y, stack = self.stack.forward(x, **given, rng=rng, keep=keep, **asked, **nn.frozen_inputs(x=self.embedding))
         outputs = BaseModelOutput(*y[:3]) if isinstance(y, nn.StackOutput) else BaseModelOutput(y)
         return outputs, None if stack is None else (embedded, stack, outputs.last_hidden_state.shape)
 
@@ -254,7 +265,7 @@ class LlamaModel(PretrainedModel):
         embedded, stack, shape = cache
         given = incoming_fields(type(self).__name__, doutputs, {"last_hidden_state": (shape, self.dtype)})
         (dx, _, _), g_stack = self.stack.backward(given["last_hidden_state"], stack)
-        _, g_embedding = self.embedding.backward(dx, embedded)
+        _, g_embedding = nn.backward_below(self.embedding, dx, embedded)
         return None, {"embedding": g_embedding, "stack": g_stack}
 
     def new_cache(self):
@@ -263,8 +274,9 @@ class LlamaModel(PretrainedModel):
 
     @classmethod
     def names(cls, config):
-        rows = [(row[0], f"model.{row[1]}", *row[2:]) for row in NAMES]
-        return NameTable(rows, optional_prefix="model.", bare=True, ignored=(*_stray("model."), *HEADS))
+        rows = [(ours, PREFIX + theirs, *layout) for ours, theirs, *layout in NAMES]
+        ignored = (*(PREFIX + name for name in FREQUENCIES), *(f"{head}*" for head in HEADS))
+        return NameTable(rows, optional_prefix=PREFIX, bare=True, ignored=ignored)
 
 
 def _layer(config, made):
@@ -289,12 +301,6 @@ def _layer(config, made):
     return nn.EncoderLayer(around(attention), around(network))
 
 
-def _padding(config):
-    """Return the row of the table that does not learn; older files count it from the end."""
-    pad = config.pad_token_id
-    return pad + config.vocab_size if pad is not None and -config.vocab_size <= pad < 0 else pad
-
-
 def _positions(owner, position_ids, shape, old):
     """Return positions (T,) or (B, T)."""
     if position_ids is None:
@@ -310,29 +316,14 @@ def _positions(owner, position_ids, shape, old):
     return positions[0] if positions.shape == (1, shape[1]) else positions
 
 
-def _stray(prefix):
-    return tuple(prefix + name for name in FREQUENCIES)
-
-
-class _WithLlama(PretrainedModel):
+class _OnLlama(OnDecoder):
     """What the models on a Llama share."""
 
-    config_class = LlamaConfig
-    prefix = "model."
-    extra_names: tuple = ()
-
-    @classmethod
-    def names(cls, config):
-        return cls._table(cls.extra_names, ignored=HEADS)
-
-    @classmethod
-    def _table(cls, more, **settings):
-        rows = [(f"body.{row[0]}", cls.prefix + row[1], *row[2:]) for row in NAMES]
-        ignored = (*_stray(cls.prefix), *settings.pop("ignored", ()))
-        return NameTable([*rows, *more], optional_prefix=cls.prefix, ignored=ignored, **settings)
+    config_class, body_class = LlamaConfig, LlamaModel
+    prefix, body_names, strays = PREFIX, NAMES, FREQUENCIES
 
 
-class LlamaForCausalLM(_WithLlama, CausalLMModel):
+class LlamaForCausalLM(_OnLlama, CausalLMModel):
     """Llama with its language-model head: ids (B, T) -> the scores of what comes next, (B, T, V).
 
     Examples
@@ -347,67 +338,23 @@ class LlamaForCausalLM(_WithLlama, CausalLMModel):
     (1, 7)
     """
 
-    table = "embedding.weight"
     row_step_class = LlamaStep
 
-    def __init__(self, config: LlamaConfig, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config = config
-        self.body = LlamaModel(config, rng=rng, dtype=dtype)
-        self.head = nn.TiedLMHead()
-        if not config.tie_word_embeddings:
-            shape = (config.vocab_size, config.hidden_size)
-            self.decoder = nn.init.normal(shape, config.initializer_range, rng, dtype)
-
-    @classmethod
-    def from_arrays(cls, config, arrays, **settings):
-        model = super().from_arrays(config, arrays, **settings)
-        lay_side_by_side(model.body)
-        return model
-
-    @classmethod
-    def names(cls, config):
-        if config.tie_word_embeddings:
-            copies = {f"{cls.prefix}embed_tokens.weight": ("lm_head.weight",)}
-            return cls._table((), ignored=HEADS[1:], copies=copies)
-        return cls._table([("decoder", "lm_head.weight")], ignored=HEADS[1:])
+    def filled(self):
+        lay_side_by_side(self.body)
 
 
-class LlamaForSequenceClassification(_WithLlama, LastTokenClassification):
+class LlamaForSequenceClassification(_OnLlama, LastTokenClassification):
     """Llama with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels)."""
 
-    extra_names = (("head.out_proj.weight", "score.weight", TRANSPOSED),)
 
-    def __init__(self, config: LlamaConfig, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        super().__init__(LlamaModel(config, rng=rng, dtype=dtype), config, rng=rng, dtype=dtype)
-
-
-class LlamaForTokenClassification(_WithLlama, TokenClassification, HeadModel):
+class LlamaForTokenClassification(_OnLlama, DecoderTokenClassification):
     """Llama with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
 
-    extra_names = (
-        ("head.out_proj.weight", "score.weight", TRANSPOSED),
-        ("head.out_proj.bias", "score.bias"),
-    )
-
-    def __init__(self, config: LlamaConfig, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config, self.body = config, LlamaModel(config, rng=rng, dtype=dtype)
-        dropout = 0.1 if config.classifier_dropout is None else config.classifier_dropout
-        self.head = nn.TokenClassificationHead(config.hidden_size, config.num_labels, dropout, rng=rng, dtype=dtype)
+    head_names = (*linear_names("out_proj", "score"),)
 
 
-class LlamaForQuestionAnswering(_WithLlama, QuestionAnswering, HeadModel):
+class LlamaForQuestionAnswering(_OnLlama, DecoderQuestionAnswering):
     """Llama with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
 
     prefix = "transformer."  # an old name that Transformers kept
-    extra_names = (
-        ("head.out_proj.weight", "qa_outputs.weight", TRANSPOSED),
-        ("head.out_proj.bias", "qa_outputs.bias"),
-    )
-
-    def __init__(self, config: LlamaConfig, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config, self.body = config, LlamaModel(config, rng=rng, dtype=dtype)
-        self.head = nn.SpanHead(config.hidden_size, rng=rng, dtype=dtype)

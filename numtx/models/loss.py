@@ -3,6 +3,7 @@
 import numpy as np
 
 from numtx import functional as F
+from numtx import nn
 from numtx.functional.door import count
 
 IGNORE_INDEX = -100  # a label that costs nothing, in the whole library
@@ -87,7 +88,7 @@ def label_loss_backward(dy, cache):
     return F.nll_loss_backward(dy / num_items, cache)
 
 
-def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
+def next_token_loss(logits, labels=None, shift_labels=None, num_items=None, label_smoothing=0.0):
     """Return the summed cross-entropy in nats over `num_items`, and the cache.
 
     Parameters
@@ -99,6 +100,8 @@ def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
         Shifted already: position t is asked for shift_labels[t]. One of the two must be given.
     num_items : int or None
         The labels that are real (not -100) if None.
+    label_smoothing : float in [0, 1], ε
+        Each label's one-hot target becomes (1 - ε) of it and ε / V of every class.
 
     Examples
     --------
@@ -107,7 +110,9 @@ def next_token_loss(logits, labels=None, shift_labels=None, num_items=None):
     np.float64(1.3863)
     """
     shift_labels, num_items = _targets(logits.shape[:-1], labels, shift_labels, num_items)
-    total, cache = F.cross_entropy(logits, shift_labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    total, cache = F.cross_entropy(
+        logits, shift_labels, ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing, reduction="sum"
+    )
     return total / logits.dtype.type(num_items), (cache, num_items)
 
 
@@ -117,17 +122,21 @@ def next_token_loss_backward(dy, cache):
     return F.cross_entropy_backward(dy / num_items, cache)
 
 
-def linear_next_token_loss(x, weight, labels=None, shift_labels=None, num_items=None, keep="all"):
+def linear_next_token_loss(
+    x, weight, labels=None, shift_labels=None, num_items=None, keep="all", label_smoothing=0.0, frozen=()
+):
     """Return the `next_token_loss` of the logits x W, which are never held all at once, and the cache.
 
     Parameters
     ----------
     x : (B, T, C) array
     weight : (C, V) array, W
-    labels, shift_labels, num_items
+    labels, shift_labels, num_items, label_smoothing
         As in `next_token_loss`.
     keep : "all" or None
         None for the loss alone, without its backward.
+    frozen : names
+        ("weight",) where nobody wants dweight.
 
     Examples
     --------
@@ -137,12 +146,20 @@ def linear_next_token_loss(x, weight, labels=None, shift_labels=None, num_items=
     """
     shift_labels, num_items = _targets(x.shape[:-1], labels, shift_labels, num_items)
     return F.linear_cross_entropy(
-        x, weight, shift_labels, ignore_index=IGNORE_INDEX, reduction="mean", num_items=num_items, keep=keep
+        x,
+        weight,
+        shift_labels,
+        ignore_index=IGNORE_INDEX,
+        label_smoothing=label_smoothing,
+        reduction="mean",
+        num_items=num_items,
+        keep=keep,
+        **nn.told(frozen),
     )
 
 
 def linear_next_token_loss_backward(dy, cache):
-    """Return (dx, dweight); at dy = 1 the cache's own arrays."""
+    """Return (dx, dweight), dweight None where it was frozen; at dy = 1 the cache's own arrays."""
     dx, dweight, _ = F.linear_cross_entropy_backward(dy, cache)
     return dx, dweight
 

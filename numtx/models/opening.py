@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from numtx.functional.door import WORKING
+from numtx.models.adapter_files import is_adapter, read_adapter
 from numtx.models.config import PretrainedConfig
 from numtx.models.files import open_config, open_model
 
@@ -33,6 +34,11 @@ def open_pretrained(
     dtype, rng
         As in `PretrainedModel.from_pretrained`.
     """
+    if is_adapter(name_or_folder):
+        base = base_of(owner, name_or_folder)
+        return open_pretrained(class_of, owner, base, config, settings, dtype=dtype, rng=rng).load_adapter(
+            name_or_folder
+        )
     hub, changes = split_settings(settings)
     if changes:  # before the weights are fetched
         kind = class_of(open_config(name_or_folder, **hub) if config is None else {"model_type": config.model_type})
@@ -49,8 +55,17 @@ def open_pretrained(
             expected, got = kind.config_class.__name__, type(config).__name__
             raise ValueError(f"{kind.__name__}: expected config to be a {expected}, got {got}")
     model = kind.from_arrays(config.changed(**changes), checkpoint.arrays, dtype=dtype, rng=rng, where=where)
+    model.name_or_path = str(name_or_folder)
     model.opened(checkpoint.files)
     return model
+
+
+def base_of(owner: str, folder) -> str:
+    """Return the model that an adapter's folder says it belongs to."""
+    config, _ = read_adapter(folder)
+    if config.base_model_name_or_path is None:
+        raise ValueError(f"{owner}: expected base_model_name_or_path in '{folder}', got none: open the model it is of")
+    return config.base_model_name_or_path
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,13 +10,16 @@ import numpy as np
 from numtx import nn
 from numtx.checkpoints import NameTable
 from numtx.checkpoints.names import listed
+from numtx.models.adapted import Adapted
+from numtx.models.adapter_files import is_adapter
 from numtx.models.batch import known_arguments
 from numtx.models.config import PretrainedConfig
-from numtx.models.files import save_folder
+from numtx.models.files import open_model, save_folder
 from numtx.models.opening import GivenOut, cast, check_bounds, open_pretrained, working_dtype
+from numtx.nn.module import copy_into
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(Adapted):
     """The base of the models that come with weights.
 
     A subclass names its settings (`config_class`), what a batch may hold besides labels (`arguments`), and makes its
@@ -88,6 +91,31 @@ class PretrainedModel(nn.Module):
         """
         owner = cls.__name__
         dtype = working_dtype(owner, dtype)
+        model, found = cls.fitted(config, arrays, dtype=dtype, where=where)
+        own, table, given = model.state_dict(), cls.names(model.config), GivenOut()
+        for name in list(found):
+            array = cast(owner, table.checkpoint_name(name), found.pop(name), dtype)
+            model.set_parameter(name, given.alone(array))
+            own.pop(name)
+        if own:
+            drawn = listed(table.checkpoint_name(name) for name in own)
+            warnings.warn(f"{owner}: {where} has no {drawn}; drawn anew: train it", stacklevel=4)
+            rng = np.random.default_rng(rng)
+            for name, array in own.items():
+                array[...] = _drawn(name, array, model.config.initializer_range, rng)
+        model.filled()
+        return model
+
+    @classmethod
+    def fitted(cls, config, arrays, *, dtype=np.float32, where="the checkpoint") -> tuple[Self, dict[str, np.ndarray]]:
+        """Return a model of its settings, whose weights are not filled, and a checkpoint's arrays by the model's names.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit each other; every array that does not is named.
+        """
+        owner, config = cls.__name__, cls.settled(config, arrays)
         check_bounds(owner, config, arrays, where)
         table = cls.names(config)
         if apart := table.differing(arrays):
@@ -101,19 +129,15 @@ class PretrainedModel(nn.Module):
         except MemoryError:
             raise ValueError(f"{owner}: expected a model that fits into memory, got the sizes of {where}") from None
         own = model.state_dict()
-        found = table.from_checkpoint(arrays, own, where=where, may_lack=cls.new_parts, owner=owner)
-        given = GivenOut()
-        for name in list(found):
-            array = cast(owner, table.checkpoint_name(name), found.pop(name), dtype)
-            model.set_parameter(name, given.alone(array))
-            own.pop(name)
-        if own:
-            drawn = listed(table.checkpoint_name(name) for name in own)
-            warnings.warn(f"{owner}: {where} has no {drawn}; drawn anew: train it", stacklevel=4)
-            rng = np.random.default_rng(rng)
-            for name, array in own.items():
-                array[...] = _drawn(name, array, config.initializer_range, rng)
-        return model
+        return model, table.from_checkpoint(arrays, own, where=where, may_lack=cls.new_parts, owner=owner)
+
+    @classmethod
+    def settled(cls, config, arrays):
+        """Return the settings of the model that these arrays make, where they say more than the config."""
+        return config
+
+    def filled(self) -> None:
+        """Do what there is to do once the weights are those of a file."""
 
     @classmethod
     def unsaid(cls, config, arrays) -> dict[str, np.ndarray]:
@@ -134,7 +158,7 @@ class PretrainedModel(nn.Module):
         warnings.warn(
             f"{cls.__name__}: {where} holds different numbers as {said}, though its config says tie_word_embeddings; "
             "each is kept, as in Transformers 5 (Transformers 4 drops the second)",
-            stacklevel=5,
+            stacklevel=6,
         )
         return replace(config, tie_word_embeddings=False)
 
@@ -142,14 +166,43 @@ class PretrainedModel(nn.Module):
         """Take what else lies beside the files that the weights came from."""
 
     def save_pretrained(self, folder) -> None:
-        """Write `config.json` and `model.safetensors`, which Transformers opens too."""
+        """Write `config.json` and `model.safetensors`, which Transformers opens too.
+
+        Of a model with an adapter the adapter alone, in two files that PEFT opens; see `save_adapter`.
+        """
+        if self.adapter is not None:
+            self.save_adapter(folder)
+            return
         config = replace(self.config, architectures=[type(self).__name__])
         save_folder(folder, config.to_dict() | {"dtype": str(self.dtype)}, self.to_checkpoint())
+
+    def load_saved(self, folder) -> None:
+        """Copy what `save_pretrained` of such a model wrote into the live arrays: the weights, or those of the adapter.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else, or arrays of other names or shapes. Nothing is changed then.
+        """
+        owner = type(self).__name__
+        if is_adapter(folder) != (self.adapter is not None):
+            kinds = ("an adapter", "a whole model")
+            expected, got = kinds if self.adapter is not None else reversed(kinds)
+            raise ValueError(f"{owner}: expected {expected} in '{folder}', got {got}")
+        if self.adapter is not None:
+            self.load_adapter(folder)
+            return
+        checkpoint, where = open_model(folder)
+        own = self.state_dict()
+        arrays = ChainMap(self.unsaid(self.config, checkpoint.arrays), checkpoint.arrays)
+        found = type(self).names(self.config).from_checkpoint(arrays, own, where=where, owner=owner)
+        copy_into(owner, own, found)
 
     def to_checkpoint(self, tree: dict | None = None) -> dict[str, np.ndarray]:
         """Return the weights, or a tree shaped like them (gradients, say), as Transformers names and lays them out.
 
-        Layouts differ by views: nothing is copied.
+        Layouts differ by views: nothing is copied. What belongs to an adapter is not the checkpoint's: see
+        `adapter_arrays`.
         """
         flat = self.state_dict() if tree is None else nn.flatten(tree)
         return type(self).names(self.config).to_checkpoint(flat)

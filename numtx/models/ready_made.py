@@ -194,7 +194,7 @@ class ReadyMade(nn.Module):
         dlog_probs, (embedded, stack, head) = self._incoming(doutputs, cache)
         dx, g_head = self.head.backward(dlog_probs, head)
         (dx, _, _), g_stack = self.stack.backward(dx, stack)
-        _, g_embedding = self.embedding.backward(dx, embedded)
+        _, g_embedding = nn.backward_below(self.embedding, dx, embedded)
         return None, {"embedding": g_embedding, "stack": g_stack, "head": g_head}
 
     def _incoming(self, doutputs, cache):

@@ -55,26 +55,28 @@ class Seq2SeqLMModel(Seq2SeqLM, GeneratesFrom, HeadModel):
         """Return what `decode` remembers between steps, of the tokens and of the memory."""
         return self.body.new_cache()
 
-    def loss(self, batch, num_items=None):
+    def loss(self, batch, num_items=None, label_smoothing=0.0):
         if self.config.vocabulary < LARGE_VOCABULARY:
-            return super().loss(batch, num_items)
+            return super().loss(batch, num_items, label_smoothing)
         inputs, labels = self.split(batch)
         hidden, _ = self.body.forward(**inputs, keep=None)
-        return self._without_logits(hidden.last_hidden_state, labels["labels"], num_items, keep=None)[0]
+        return self._without_logits(hidden.last_hidden_state, labels["labels"], num_items, None, label_smoothing)[0]
 
-    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all"):
+    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all", label_smoothing=0.0):
         if self.config.vocabulary < LARGE_VOCABULARY:
-            return super().loss_and_grads(batch, rng, num_items, keep)
+            return super().loss_and_grads(batch, rng, num_items, keep, label_smoothing)
         inputs, labels = self.split(batch)
-        hidden, body = self.body.forward(**inputs, rng=rng, keep=keep)
-        loss, cache = self._without_logits(hidden.last_hidden_state, labels["labels"], num_items, keep="all")
+        hidden, body = self._body_forward(**inputs, rng=rng, keep=keep)
+        loss, cache = self._without_logits(
+            hidden.last_hidden_state, labels["labels"], num_items, "all", label_smoothing
+        )
         dx, dweight, _ = F.linear_cross_entropy_backward(1.0, cache)
-        _, g_body = self.body.backward({"last_hidden_state": self._scaled(dx)}, body)
-        return loss, self._given_back(g_body, dweight.T) | {"body": g_body}
+        g_body, dtable = self._body_backward(self._scaled(dx), body), None if dweight is None else dweight.T
+        return loss, self._given_back(g_body, dtable) | {"body": g_body}
 
     loss_and_grads.__doc__ = HeadModel.loss_and_grads.__doc__
 
-    def _without_logits(self, x, asked, num_items, keep):
+    def _without_logits(self, x, asked, num_items, keep, label_smoothing):
         """The loss and its gradients, computed at once."""
         if asked.shape != x.shape[:2]:
             raise ValueError(f"{type(self).__name__}: expected labels {x.shape[:2]}, got {asked.shape}")
@@ -84,8 +86,10 @@ class Seq2SeqLMModel(Seq2SeqLM, GeneratesFrom, HeadModel):
             asked,
             self.final_bias(),
             ignore_index=IGNORE_INDEX,
+            label_smoothing=label_smoothing,
             num_items=num_items,
             keep=keep,
+            **self._frozen_table(),
         )
 
     def _scaled(self, x):

@@ -1,248 +1,37 @@
-"""T5 and Flan-T5: an encoder and a decoder, pre-norm, without positions but for a bias by distance; and the head.
+"""T5 and Flan-T5: an encoder and a decoder, pre-norm, without positions but for a bias by distance; and the heads.
 
 Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020). T5 1.1 and
 Flan-T5 have gated feed-forward networks and a head of their own: Shazeer (2020); Chung et al. (2022).
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
 from numtx import nn
-from numtx.checkpoints import TRANSPOSED, NameTable
-from numtx.checkpoints.names import listed
-from numtx.models.batch import incoming_fields, known_ids, known_memory, padding
-from numtx.models.output import BaseModelOutput, Seq2SeqModelOutput
+from numtx.models.batch import known_ids, read_late
+from numtx.models.bert_body import linear_names
 from numtx.models.pretrained import PretrainedModel
+from numtx.models.seq2seq_heads import EndTokenClassification, TargetQuestionAnswering
 from numtx.models.seq2seq_lm import Seq2SeqLMModel
-from numtx.models.t5_stack import T5Config, T5LMHead, T5Stack
+from numtx.models.t5_body import HEAD, T5Base, T5EncoderModel, T5Model, name_table
+from numtx.models.t5_stack import T5Config, T5LMHead
+from numtx.models.tasks import TokenClassification
+from numtx.models.with_head import OnBody
 
-# Of no use, but in the first files.
-STRAY = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-HEAD = "lm_head.weight"
-
-
-class _T5(PretrainedModel):
-    """What the two bodies share: the embedding, which encoder and decoder have in common, and the encoder."""
-
-    config_class = T5Config
-
-    def __init__(self, config: T5Config, *, rng=None, dtype=np.float32):
-        rng = np.random.default_rng(rng)
-        self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model, rng=rng, dtype=dtype)
-        self.encoder = T5Stack(config, rng=rng, dtype=dtype)
-        self._build(rng, dtype)
-        self.draw(rng)
-
-    def _build(self, rng, dtype):
-        """Make what else there is."""
-
-    @classmethod
-    def parted(cls, config, apart, where):
-        return _own_head(cls.__name__, config, apart, where)
-
-    def draw(self, rng, std=None):
-        """Draw the weights as Mesh TensorFlow did, each matrix by its own deviation times `initializer_factor`."""
-        if not nn.init.draws():
-            return
-        config = self.config
-        width = config.d_model**-0.5
-        stds = {
-            "embedding.weight": 1.0,
-            "q_proj.weight": width * config.d_kv**-0.5,
-            "out_proj.weight": (config.num_heads * config.d_kv) ** -0.5,
-            "down.weight": config.d_ff**-0.5,
-        }
-        for name, array in self.named_parameters():
-            if array.ndim == 1:  # a norm's
-                array[...] = config.initializer_factor
-                continue
-            of_its_own = next((std for ending, std in stds.items() if name.endswith(ending)), width)
-            array[...] = rng.standard_normal(array.shape) * (config.initializer_factor * of_its_own)
-
-    def encode(self, input_ids, attention_mask=None):
-        """Return the memory (B, Tk, C) of a source."""
-        return self._encoded(input_ids, attention_mask, rng=None, keep=None)[0].last_hidden_state
-
-    def _encoded(self, input_ids, attention_mask, **settings):
-        """Return (BaseModelOutput, cache) of the encoder."""
-        ids = self._ids("input_ids", input_ids)
-        mask = padding(type(self).__name__, "attention_mask", attention_mask, ids.shape)
-        x, embedded = self.embedding.forward(ids)  # (B, T, C)
-        y, cache = self.encoder.forward(x, mask=mask, **settings)
-        outputs = BaseModelOutput(*y[:3]) if isinstance(y, nn.StackOutput) else BaseModelOutput(y)
-        return outputs, None if cache is None else (embedded, cache, outputs.last_hidden_state.shape)
-
-    def _encoded_backward(self, dy, cache):
-        embedded, encoder, _ = cache
-        (dx, _), g_encoder = self.encoder.backward(dy, encoder)
-        _, g_embedding = self.embedding.backward(dx, embedded)
-        return {"embedding": g_embedding, "encoder": g_encoder}
-
-    def _ids(self, name, ids):
-        return known_ids(type(self).__name__, name, ids, self.config.vocab_size)
-
-    def _incoming(self, doutputs, **shapes):
-        expected = {field: (shape, self.dtype) for field, shape in shapes.items()}
-        return incoming_fields(type(self).__name__, doutputs, expected)
+__all__ = [
+    "T5Config",
+    "T5EncoderModel",
+    "T5ForConditionalGeneration",
+    "T5ForQuestionAnswering",
+    "T5ForSequenceClassification",
+    "T5ForTokenClassification",
+    "T5Model",
+]
 
 
-class T5EncoderModel(_T5):
-    """T5's encoder alone: ids (B, T) -> the last hidden state (B, T, C).
-
-    Examples
-    --------
-    >>> config = T5Config(vocab_size=5, d_model=4, d_kv=3, d_ff=6, num_layers=2, num_heads=2)
-    >>> T5EncoderModel(config, rng=0)(np.array([[1, 2, 3]])).last_hidden_state.shape
-    (1, 3, 4)
-    """
-
-    arguments = ("input_ids", "attention_mask")
-
-    def forward(
-        self,
-        input_ids,
-        attention_mask=None,
-        *,
-        output_hidden_states=False,
-        output_attentions=False,
-        rng=None,
-        keep="all",
-    ):
-        """Return (BaseModelOutput, cache).
-
-        Parameters
-        ----------
-        input_ids : (B, T) integer array
-            Of any length: positions are distances.
-        attention_mask : (B, T) array of 1 for a token and 0 for padding, or None
-            On any side.
-        output_hidden_states, output_attentions : bool
-            Whether the output has them.
-        rng : np.random.Generator or None
-            None means no dropout.
-        keep : "all", "inputs" or None
-            As in `nn.Stack`.
-        """
-        asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return self._encoded(input_ids, attention_mask, rng=rng, keep=keep, **asked)
-
-    def backward(self, doutputs, cache):
-        """Return (None, grads) for `doutputs`, a dict with the gradient of "last_hidden_state"; absent means zero."""
-        if cache is None:
-            raise ValueError(f"{type(self).__name__}: backward after a forward with keep=None")
-        given = self._incoming(doutputs, last_hidden_state=cache[-1])
-        return None, self._encoded_backward(given["last_hidden_state"], cache)
-
-    @classmethod
-    def names(cls, config):
-        return _table(_rows(config, "encoder"), ignored=("decoder.*", "lm_head.*"))
-
-
-class T5Model(_T5):
-    """T5 without a head: ids of a source and of a target -> the decoder's last hidden state (B, Tq, C).
-
-    Examples
-    --------
-    >>> config = T5Config(vocab_size=5, d_model=4, d_kv=3, d_ff=6, num_layers=2, num_heads=2)
-    >>> T5Model(config, rng=0)(np.array([[1, 2, 3]]), decoder_input_ids=np.array([[0, 4]])).last_hidden_state.shape
-    (1, 2, 4)
-    """
-
-    arguments = Seq2SeqLMModel.arguments
-
-    def _build(self, rng, dtype):
-        self.decoder = T5Stack(self.config, decoder=True, rng=rng, dtype=dtype)
-
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        decoder_input_ids=None,
-        decoder_attention_mask=None,
-        *,
-        encoder_outputs=None,
-        kv_cache=None,
-        output_hidden_states=False,
-        output_attentions=False,
-        rng=None,
-        keep="all",
-    ):
-        """Return (Seq2SeqModelOutput, cache).
-
-        Parameters
-        ----------
-        input_ids, attention_mask : (B, Tk) arrays
-            The source: any length, and padding on any side; see `T5EncoderModel`.
-        decoder_input_ids : (B, Tq) integer array
-            What the decoder reads; with a `kv_cache`, only what is new.
-        decoder_attention_mask : (B, Tq) array of 1 and 0, or None
-            With a `kv_cache` it covers the old tokens too: (B, old + Tq).
-        encoder_outputs : BaseModelOutput, tuple, array or None
-            What the encoder gave, if it need not run; its first entry is the memory. Backward is refused then.
-        kv_cache : what `new_cache` made, or None
-        output_hidden_states, output_attentions, rng, keep
-            As in `T5EncoderModel`.
-        """
-        keep = keep if encoder_outputs is None and kv_cache is None else None
-        settings = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        settings |= {"rng": rng, "keep": keep}
-        if encoder_outputs is None:
-            source, encoded = self._encoded(input_ids, attention_mask, **settings)
-        else:
-            known = known_memory(type(self).__name__, encoder_outputs, self.config.d_model, self.dtype)
-            source, encoded = BaseModelOutput(*known), None
-        memory = source.last_hidden_state
-        masks = {"attention_mask": attention_mask, "decoder_attention_mask": decoder_attention_mask}
-        y, decoded = self._decoded(decoder_input_ids, memory, kv_cache=kv_cache, **masks, **settings)
-        shown = y if isinstance(y, nn.StackOutput) else nn.StackOutput(y, None, None, None)
-        outputs = Seq2SeqModelOutput(*shown, memory, source.hidden_states, source.attentions)
-        return outputs, None if decoded is None else (encoded, decoded, shown.y.shape)
-
-    def decode(self, decoder_input_ids, memory, *, attention_mask=None, decoder_attention_mask=None, kv_cache=None):
-        """Return the decoder's last hidden state (B, Tq, C). The memory is what `encode` gave; the rest: `forward`."""
-        masks = {"attention_mask": attention_mask, "decoder_attention_mask": decoder_attention_mask}
-        return self._decoded(decoder_input_ids, memory, kv_cache=kv_cache, **masks, rng=None, keep=None)[0]
-
-    def _decoded(self, decoder_input_ids, memory, *, attention_mask, decoder_attention_mask, kv_cache, **settings):
-        """Return what the decoder's stack gives, and (embedded, its cache) or None."""
-        name, old = type(self).__name__, len(kv_cache[0]) if kv_cache else 0
-        if decoder_input_ids is None:
-            raise ValueError(f"{name}: expected decoder_input_ids (B, Tq), what the decoder reads, got None")
-        ids = self._ids("decoder_input_ids", decoder_input_ids)
-        mask = padding(name, "decoder_attention_mask", decoder_attention_mask, (len(ids), old + ids.shape[1]))
-        memory_mask = padding(name, "attention_mask", attention_mask, (len(ids), memory.shape[1]))
-        x, embedded = self.embedding.forward(ids)  # (B, Tq, C)
-        y, cache = self.decoder.forward(x, memory, mask=mask, memory_mask=memory_mask, kv_cache=kv_cache, **settings)
-        return y, None if cache is None else (embedded, cache)
-
-    def backward(self, doutputs, cache):
-        """Return (None, grads) for `doutputs`, a dict with the gradients of two fields; absent means zero.
-
-        They are "last_hidden_state" and "encoder_last_hidden_state".
-        """
-        if cache is None:
-            name = type(self).__name__
-            raise ValueError(f"{name}: backward after a forward with keep=None, a kv_cache or encoder_outputs")
-        encoded, (embedded, decoder), shape = cache
-        given = self._incoming(doutputs, last_hidden_state=shape, encoder_last_hidden_state=encoded[-1])
-        (dx, dmemory), g_decoder = self.decoder.backward(given["last_hidden_state"], decoder)
-        grads = self._encoded_backward(given["encoder_last_hidden_state"] + dmemory, encoded)
-        _, g_embedding = self.embedding.backward(dx, embedded)
-        grads["embedding"]["weight"] += g_embedding["weight"]  # the table was used twice
-        return None, grads | {"decoder": g_decoder}
-
-    def new_cache(self):
-        """Return what remembers keys and values while decoding: one DecoderLayerCache a layer."""
-        return self.decoder.stack.new_cache()
-
-    @classmethod
-    def names(cls, config):
-        return _table(_rows(config, "encoder", "decoder"), ignored=("lm_head.*",))
-
-
-class T5ForConditionalGeneration(Seq2SeqLMModel):
+class T5ForConditionalGeneration(T5Base, Seq2SeqLMModel):
     """T5 with its language-model head: ids of a source and of a target -> logits (B, Tq, V).
 
     Examples
@@ -253,8 +42,8 @@ class T5ForConditionalGeneration(Seq2SeqLMModel):
     (1, 2, 5)
     """
 
-    config_class = T5Config
     table = "embedding.weight"
+    own_stds: ClassVar[dict[str, float]] = {"decoder": 1.0}
 
     def __init__(self, config: T5Config, *, rng=None, dtype=np.float32):
         rng = np.random.default_rng(rng)
@@ -271,59 +60,90 @@ class T5ForConditionalGeneration(Seq2SeqLMModel):
         return self.config.d_model**-0.5 if self.config.scale_decoder_outputs else 1.0
 
     @classmethod
-    def from_arrays(cls, config, arrays, **settings):
-        """As in `PretrainedModel`. Whether the head is tied the arrays say: there is another table, or there is not."""
-        tied = config.tie_word_embeddings or HEAD not in arrays
-        return super().from_arrays(replace(config, tie_word_embeddings=tied), arrays, **settings)
-
-    @classmethod
-    def parted(cls, config, apart, where):
-        return _own_head(cls.__name__, config, apart, where)
+    def settled(cls, config, arrays):
+        """Whether the head is tied the arrays say: there is another table, or there is not."""
+        return replace(config, tie_word_embeddings=config.tie_word_embeddings or HEAD not in arrays)
 
     @classmethod
     def names(cls, config):
-        rows = [(f"body.{row[0]}", *row[1:]) for row in _rows(config, "encoder", "decoder")]
+        own, both = {"ours": "body."}, ("encoder", "decoder")
         if config.tie_word_embeddings:
-            return _table(rows, copies=(HEAD,))
-        return _table([*rows, ("decoder", HEAD)])
+            return name_table(config, *both, **own, copies=(HEAD,))
+        return name_table(config, *both, **own, head=(("decoder", HEAD),))
 
 
-def _own_head(owner, config, apart, where):
-    """Return the settings of a model whose head has a table of its own, which files of Transformers 5 do not say."""
-    if strange := [other for _, other in apart if other != HEAD]:
-        raise ValueError(
-            f"{owner}: expected one table for encoder and decoder in {where}, got other numbers as {listed(strange)}"
-        )
-    return replace(config, tie_word_embeddings=False)
+class OnT5(T5Base, OnBody):
+    """A head on both stacks. Where a batch has no `decoder_input_ids`, the decoder reads the source one place late."""
+
+    body_class: ClassVar[type[PretrainedModel]] = T5Model
+    arguments = T5Model.arguments
+    bare: ClassVar[bool] = False  # whether files have no prefix before the body's weights
+    stacks: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+
+    def forward(self, *inputs, **settings):
+        """Return (outputs, cache). The arguments are those of the body; see its `forward`."""
+        given = dict(zip(self.arguments, inputs, strict=False)) | settings
+        if given.get("decoder_input_ids") is None and given.get("input_ids") is not None:
+            name = type(self).__name__
+            ids = known_ids(name, "input_ids", given["input_ids"], self.config.vocab_size)
+            given["decoder_input_ids"] = read_late(name, self.config, ids)
+        return super().forward(**given)
+
+    @classmethod
+    def names(cls, config):
+        head = [(f"head.{ours}", *theirs) for ours, *theirs in cls.head_names]
+        return name_table(config, *cls.stacks, ours="body.", bare=cls.bare, head=head)
 
 
-def _rows(config, *stacks):
-    """Return the rows of the table: Transformers numbers the sublayers of a layer, and its matrices are (out, in)."""
-    attention = [("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "o")]
-    network = [("gate", "wi_0"), ("up", "wi_1")] if config.bend()[0] else [("up", "wi")]
-    sublayers = {
-        "attention": ("SelfAttention", attention),
-        "cross_attention": ("EncDecAttention", attention),
-        "feed_forward": ("DenseReluDense", [*network, ("down", "wo")]),
-    }
-    rows: list[tuple] = [("embedding.weight", "shared.weight")]
-    for stack in stacks:
-        rows += [
-            (f"{stack}.positions.weight", f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
-            (f"{stack}.stack.norm.weight", f"{stack}.final_layer_norm.weight"),
-        ]
-        own = [part for part in sublayers if stack == "decoder" or part != "cross_attention"]
-        for k, part in enumerate(own):
-            ours, theirs = f"{stack}.stack.layers.{{i}}.{part}", f"{stack}.block.{{i}}.layer.{k}"
-            name, matrices = sublayers[part]
-            rows.append((f"{ours}.norm.weight", f"{theirs}.layer_norm.weight"))
-            rows += [
-                (f"{ours}.sublayer.{one}.weight", f"{theirs}.{name}.{other}.weight", TRANSPOSED)
-                for one, other in matrices
-            ]
-    return rows
+class T5ForSequenceClassification(EndTokenClassification, OnT5):
+    """T5 with scores of the classes of a sequence, read from its last end token: (B, T) -> (B, num_labels).
+
+    Source and target are the same text; see `BartForSequenceClassification`.
+
+    Examples
+    --------
+    >>> sizes = {"vocab_size": 5, "d_model": 4, "d_kv": 3, "d_ff": 6, "num_layers": 2, "num_heads": 2}
+    >>> config = T5Config(**sizes, decoder_start_token_id=0)
+    >>> T5ForSequenceClassification(config, rng=0)(np.array([[2, 3, 1]])).logits.shape
+    (1, 2)
+    """
 
 
-def _table(rows, ignored=(), copies=()):
-    others = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", *copies)
-    return NameTable(rows, ignored=(STRAY, *ignored), copies={"shared.weight": others})
+class T5ForTokenClassification(TokenClassification, T5Base, OnBody):
+    """T5's encoder with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = T5Config(vocab_size=5, d_model=4, d_kv=3, d_ff=6, num_layers=2, num_heads=2)
+    >>> T5ForTokenClassification(config, rng=0)(np.array([[1, 2, 3]])).logits.shape
+    (1, 3, 2)
+    """
+
+    body_class: ClassVar[type[PretrainedModel]] = T5EncoderModel
+    arguments = T5EncoderModel.arguments
+    head_names = (*linear_names("out_proj", "classifier"),)
+    own_stds: ClassVar[dict[str, float]] = {"head.out_proj.weight": 1.0}
+
+    def _make_head(self, config, dtype):
+        return nn.TokenClassificationHead(config.d_model, config.num_labels, config.classifier_dropout, dtype=dtype)
+
+    @classmethod
+    def names(cls, config):
+        head = [(f"head.{ours}", *theirs) for ours, *theirs in cls.head_names]
+        return name_table(config, "encoder", ours="body.", bare=False, head=head)
+
+
+class T5ForQuestionAnswering(TargetQuestionAnswering, OnT5):
+    """T5 with scores of where an answer starts and ends in what the decoder reads: (B, T) -> two of (B, T).
+
+    Without target ids the decoder reads the source one place late, so place t stands for the source's token t.
+
+    Examples
+    --------
+    >>> sizes = {"vocab_size": 5, "d_model": 4, "d_kv": 3, "d_ff": 6, "num_layers": 2, "num_heads": 2}
+    >>> config = T5Config(**sizes, decoder_start_token_id=0)
+    >>> T5ForQuestionAnswering(config, rng=0)(np.array([[2, 3, 1]])).end_logits.shape
+    (1, 3)
+    """
+
+    bare = True

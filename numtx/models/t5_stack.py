@@ -47,7 +47,7 @@ class T5Config(PretrainedConfig):
         "layer_norm_epsilon",
     )
     sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    rates = ("dropout_rate",)
+    rates = ("dropout_rate", "classifier_dropout")
     positives = ("layer_norm_epsilon", "initializer_factor")
     layers = ("num_layers", "num_decoder_layers")
     matrices = (
@@ -55,6 +55,7 @@ class T5Config(PretrainedConfig):
         ("d_model", "num_heads", "d_kv"),
         ("d_model", "d_ff"),
         ("relative_attention_num_buckets", "num_heads"),
+        ("num_labels", "d_model"),
     )
 
     vocab_size: int = 32128
@@ -70,6 +71,7 @@ class T5Config(PretrainedConfig):
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
     feed_forward_proj: str = "relu"
+    classifier_dropout: float = 0.0
     scale_decoder_outputs: bool | None = None
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
@@ -155,12 +157,15 @@ class T5Stack(nn.Module):
     def __call__(self, *inputs, **settings):
         return self.forward(*inputs, keep=None, **settings)[0]
 
-    def forward(self, x, memory=None, *, mask=None, memory_mask=None, kv_cache=None, rng=None, keep="all", **asked):
+    def forward(
+        self, x, memory=None, *, mask=None, memory_mask=None, kv_cache=None, rng=None, keep="all", frozen=(), **asked
+    ):
         """Return y, or an `nn.StackOutput` where `asked`; the arguments are those of `nn.Stack`."""
         old = len(kv_cache[0]) if kv_cache else 0
         bias, placed = self.positions.forward(x.shape[1], old + x.shape[1])  # (H, Tq + Tk - 1)
         x, first = F.dropout(x, self.dropout, rng)
         given = {"mask": mask, "memory_mask": memory_mask, "kv_cache": kv_cache}
+        given |= nn.told((*frozen, *nn.frozen_inputs(bias=self.positions).get("frozen", ())))
         y, stack = self.stack.forward(x, memory, bias, **given, rng=rng, keep=keep, **asked)
         shown = y if isinstance(y, nn.StackOutput) else nn.StackOutput(y, None, None, None)
         y, last = F.dropout(shown.y, self.dropout, rng)
@@ -171,14 +176,15 @@ class T5Stack(nn.Module):
         return shown._replace(y=y, hidden_states=states), cache
 
     def backward(self, dy, cache):
-        """Return ((dx, dmemory), grads); dmemory is None without a memory."""
+        """Return ((dx, dmemory), grads); dmemory is None without a memory, and each where it was frozen."""
         if cache is None:
             raise ValueError("T5Stack: backward after a forward with keep=None or a kv_cache, which leave it nothing")
         placed, first, stack, last = cache
         dy = F.dropout_backward(dy, last)
         (dx, dmemory, dbias), g_stack = self.stack.backward(dy, stack)
-        _, g_positions = self.positions.backward(dbias, placed)
-        return (F.dropout_backward(dx, first), dmemory), {"positions": g_positions, "stack": g_stack}
+        _, g_positions = nn.backward_below(self.positions, dbias, placed)
+        dx = None if dx is None else F.dropout_backward(dx, first)
+        return (dx, dmemory), {"positions": g_positions, "stack": g_stack}
 
     def extra_repr(self):
         return f"dropout={self.dropout}" if self.dropout else ""
@@ -218,8 +224,8 @@ class T5LMHead(nn.TiedLMHead):
     def __init__(self, scale=1.0):
         self.scale = scale
 
-    def forward(self, x, weight):
-        return super().forward(x * self.scale, weight)
+    def forward(self, x, weight, *, frozen=()):
+        return super().forward(x * self.scale, weight, frozen=frozen)
 
     def backward(self, dy, cache):
         (dx, dweight), grads = super().backward(dy, cache)

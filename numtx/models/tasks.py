@@ -9,8 +9,8 @@ import numpy as np
 
 from numtx import functional as F
 from numtx.functional.door import count
-from numtx.models.batch import as_array, known_labels
-from numtx.models.loss import IGNORE_INDEX, count_labels, next_token_loss, next_token_loss_backward, shift_right
+from numtx.models.batch import as_array, known_labels, read_late
+from numtx.models.loss import IGNORE_INDEX, count_labels, next_token_loss, next_token_loss_backward
 from numtx.models.output import (
     CausalLMOutput,
     MaskedLMOutput,
@@ -27,7 +27,8 @@ class Task:
 
     `checked(labels, shape)` refuses labels that do not fit ids of a shape, before anything is computed;
     `loss_of(outputs, labels, num_items)` gives the loss and what `loss_backward` turns into the gradients of the
-    outputs, by field. `num_items` is what the sum of the losses is divided by: the real labels if None.
+    outputs, by field. `num_items` is what the sum of the losses is divided by: the real labels if None. A
+    `label_smoothing` is for labels that are classes.
     """
 
     output: ClassVar[type[ModelOutput]]
@@ -39,7 +40,7 @@ class Task:
         """Return the labels as arrays, if they fit ids of that shape."""
         raise TypeError(f"{type(self).__name__} has no labels")
 
-    def loss_of(self, outputs, labels: dict[str, np.ndarray], num_items=None):
+    def loss_of(self, outputs, labels: dict[str, np.ndarray], num_items=None, label_smoothing=0.0):
         raise TypeError(f"{type(self).__name__} has no loss")
 
     def loss_backward(self, cache) -> dict[str, np.ndarray]:
@@ -62,8 +63,8 @@ class CausalLM(Task):
             raise ValueError(f"{name}: expected a batch of input_ids, labels or shift_labels, got both of them")
         return {field: known_labels(name, field, given, shape, limit) for field, given in labels.items()}
 
-    def loss_of(self, outputs, labels, num_items=None):
-        return next_token_loss(outputs.logits, **labels, num_items=num_items)
+    def loss_of(self, outputs, labels, num_items=None, label_smoothing=0.0):
+        return next_token_loss(outputs.logits, **labels, num_items=num_items, label_smoothing=label_smoothing)
 
     def count_items(self, labels):
         return count_labels(**labels)
@@ -82,8 +83,9 @@ class TokenClassification(Task):
     def checked(self, labels, shape):
         return {"labels": known_labels(type(self).__name__, "labels", labels["labels"], shape, self.classes)}
 
-    def loss_of(self, outputs, labels, num_items=None):
-        return next_token_loss(outputs.logits, shift_labels=labels["labels"], num_items=num_items)
+    def loss_of(self, outputs, labels, num_items=None, label_smoothing=0.0):
+        asked = labels["labels"]
+        return next_token_loss(outputs.logits, shift_labels=asked, num_items=num_items, label_smoothing=label_smoothing)
 
 
 class MaskedLM(TokenClassification):
@@ -125,13 +127,7 @@ class Seq2SeqLM(TokenClassification):
 
         A -100 is read as padding. `DataCollatorForSeq2Seq` calls this where it is given the model.
         """
-        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
-        if start is None or pad is None:
-            raise ValueError(
-                f"{type(self).__name__}: expected decoder_input_ids, or a config with decoder_start_token_id and "
-                f"pad_token_id to make them of the labels, got {start} and {pad}"
-            )
-        return shift_right(labels, start, pad)
+        return read_late(type(self).__name__, self.config, labels)
 
 
 class SequenceClassification(Task):
@@ -155,11 +151,12 @@ class SequenceClassification(Task):
             raise ValueError(f"{name}: expected labels {expected} of numbers, got {given.dtype} {given.shape}")
         return {"labels": given}
 
-    def loss_of(self, outputs, labels, num_items=None):
+    def loss_of(self, outputs, labels, num_items=None, label_smoothing=0.0):
         logits, asked = outputs.logits, labels["labels"]
         problem = self.problem(asked)
         if problem == "single_label_classification":
-            return next_token_loss(logits, shift_labels=asked, num_items=num_items)
+            return next_token_loss(logits, shift_labels=asked, num_items=num_items, label_smoothing=label_smoothing)
+        unsmoothed(type(self).__name__, label_smoothing)
         num_items = asked.size if num_items is None else num_items
         count(type(self).__name__, 1, num_items=num_items)
         pair = _NUMBERS[problem]
@@ -197,6 +194,12 @@ _NUMBERS: dict[str, tuple[Any, Any]] = {
 _PROBLEMS = ("single_label_classification", *_NUMBERS)
 
 
+def unsmoothed(owner, label_smoothing):
+    """Refuse to smooth labels that are no classes of their own: numbers, several classes at once, positions."""
+    if label_smoothing:
+        raise ValueError(f"{owner}: expected label_smoothing 0 for labels that are no classes, got {label_smoothing}")
+
+
 def one_a_row(labels):
     """Labels (B, 1) as (B,); others as they are."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
@@ -226,7 +229,8 @@ class QuestionAnswering(Task):
             asked[label] = np.where(inside == shape[1], IGNORE_INDEX, inside)
         return asked
 
-    def loss_of(self, outputs, labels, num_items=None):
+    def loss_of(self, outputs, labels, num_items=None, label_smoothing=0.0):
+        unsmoothed(type(self).__name__, label_smoothing)
         total, caches = outputs.start_logits.dtype.type(0), list[Any]()
         for field, label in zip(self.fields, self.label_names, strict=True):
             loss, cache = next_token_loss(getattr(outputs, field), shift_labels=labels[label], num_items=num_items)

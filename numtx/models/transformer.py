@@ -93,7 +93,7 @@ class Transformer(nn.Module):
     def __call__(self, src, tgt, src_mask=None, tgt_mask=None, memory_mask=None):
         return self.forward(src, tgt, src_mask, tgt_mask, memory_mask, keep=None)[0]
 
-    def forward(self, src, tgt, src_mask=None, tgt_mask=None, memory_mask=None, rng=None, keep="all"):
+    def forward(self, src, tgt, src_mask=None, tgt_mask=None, memory_mask=None, rng=None, keep="all", frozen=()):
         """Return (y, cache).
 
         Parameters
@@ -107,14 +107,21 @@ class Transformer(nn.Module):
             None means no dropout.
         keep : "all", "inputs" or None
             As in `nn.Stack`.
+        frozen : names, of "src" and "tgt"
+            Whose gradient nobody wants.
         """
         self._check(src=src, tgt=tgt)
         batch, source, target = len(src), src.shape[1], tgt.shape[1]
         src_mask = self._mask("src_mask", src_mask, batch, source, source)
         tgt_mask = self._mask("tgt_mask", tgt_mask, batch, target, target)
         memory_mask = self._mask("memory_mask", memory_mask, batch, target, source)
-        memory, encoded = self.encoder.forward(src, mask=src_mask, rng=rng, keep=keep)  # (B, Ts, C)
-        y, decoded = self.decoder.forward(tgt, memory, mask=tgt_mask, memory_mask=memory_mask, rng=rng, keep=keep)
+        settings = {"rng": rng, "keep": keep}
+        still = nn.told(("x",) if "src" in frozen else ())
+        memory, encoded = self.encoder.forward(src, mask=src_mask, **settings, **still)  # (B, Ts, C)
+        names = ["x"] if "tgt" in frozen else []
+        names += ["memory"] if "src" in frozen and not self.encoder.learns() else []
+        masks = {"mask": tgt_mask, "memory_mask": memory_mask}
+        y, decoded = self.decoder.forward(tgt, memory, **masks, **settings, **nn.told(names))
         return y, None if keep is None else (encoded, decoded)  # (B, Tt, C)
 
     def backward(self, dy, cache):
@@ -123,7 +130,7 @@ class Transformer(nn.Module):
             raise ValueError("Transformer: backward after a forward with keep=None, which leaves it nothing")
         encoded, decoded = cache
         (dtgt, dmemory, _), g_decoder = self.decoder.backward(dy, decoded)
-        (dsrc, _, _), g_encoder = self.encoder.backward(dmemory, encoded)
+        (dsrc, *_), g_encoder = ((None,), {}) if dmemory is None else self.encoder.backward(dmemory, encoded)
         return (dsrc, dtgt), {"encoder": g_encoder, "decoder": g_decoder}
 
     def encode(self, src, src_mask=None):

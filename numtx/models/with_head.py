@@ -30,11 +30,12 @@ class HeadModel(Task, PretrainedModel):
     def forward(self, *inputs, rng=None, keep="all", **settings):
         """Return (outputs, cache). The arguments are those of the body; see its `forward`."""
         masks = {} if self.table is not None else self._masks(inputs, settings)  # at the door
-        hidden, body = self.body.forward(*inputs, rng=rng, keep=keep, **settings)
+        hidden, body = self._body_forward(*inputs, rng=rng, keep=keep, **settings)
         if self.table is None:
             scores, head = self.head.forward(hidden[self.reads], rng=rng, **masks)
         else:
-            scores, head = self.head.forward(hidden[self.reads], self._lent())
+            settings = self._frozen_table() | ({"rng": rng} if isinstance(self.head, nn.MaskedLMHead) else {})
+            scores, head = self.head.forward(hidden[self.reads], self._lent(), **settings)
         scores = scores if isinstance(scores, tuple) else (scores,)
         outputs = self.output(**dict(zip(self.fields, scores, strict=True)), **self._shown(hidden))
         given = {field: (one.shape, one.dtype) for field, one in zip(self.fields, scores, strict=True)}
@@ -49,9 +50,18 @@ class HeadModel(Task, PretrainedModel):
         dscores = tuple(incoming_fields(name, doutputs, given).values())
         dinputs, g_head = self.head.backward(dscores if len(dscores) > 1 else dscores[0], head)
         dx, dtable = (dinputs, None) if self.table is None else dinputs
-        _, g_body = self.body.backward({self.reads: dx}, body)
-        grads = {} if dtable is None else self._given_back(g_body, dtable)
-        return None, grads | {"body": g_body} | ({"head": g_head} if g_head else {})
+        g_body = self._body_backward(dx, body)
+        return None, self._given_back(g_body, dtable) | {"body": g_body} | ({"head": g_head} if g_head else {})
+
+    def _body_forward(self, *inputs, keep, **settings):
+        """Run the body: as for inference where nothing of it learns, with an empty cache."""
+        learns = keep is None or self.body.learns()
+        hidden, cache = self.body.forward(*inputs, keep=keep if learns else None, **settings)
+        return hidden, cache if learns else ()
+
+    def _body_backward(self, dx, cache):
+        """Return the gradients of the body for that of the field that the head reads."""
+        return {} if cache == () else self.body.backward({self.reads: dx}, cache)[1]
 
     def __call__(self, *inputs, **settings):
         """Return the outputs; with labels their loss too."""
@@ -65,12 +75,12 @@ class HeadModel(Task, PretrainedModel):
         outputs = self.forward(*inputs, keep=None, **settings)[0]
         return replace(outputs, loss=self.loss_of(outputs, labels)[0]) if labels else outputs
 
-    def loss(self, batch, num_items=None):
+    def loss(self, batch, num_items=None, label_smoothing=0.0):
         """Return the loss alone, without dropout. The arguments are those of `loss_and_grads`."""
         inputs, labels = self.split(batch)
-        return self.loss_of(self.forward(**inputs, keep=None)[0], labels, num_items)[0]
+        return self.loss_of(self.forward(**inputs, keep=None)[0], labels, num_items, label_smoothing)[0]
 
-    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all"):
+    def loss_and_grads(self, batch, rng=None, num_items=None, keep="all", label_smoothing=0.0):
         """Return the loss of a batch, and the gradients of the parameters.
 
         Parameters
@@ -83,10 +93,12 @@ class HeadModel(Task, PretrainedModel):
             What the sum of the losses is divided by: the real labels of the batch if None. Those who split a batch pass
             the count of the whole, and add.
         keep : "all" or "inputs"
+        label_smoothing : float in [0, 1], ε
+            Each label's one-hot target becomes (1 - ε) of it and ε / V of every class.
         """
         inputs, labels = self.split(batch)
         outputs, cache = self.forward(**inputs, rng=rng, keep=keep)
-        loss, loss_cache = self.loss_of(outputs, labels, num_items)
+        loss, loss_cache = self.loss_of(outputs, labels, num_items, label_smoothing)
         return loss, self.backward(self.loss_backward(loss_cache), cache)[1]
 
     def count_labels(self, batch) -> int:
@@ -113,12 +125,19 @@ class HeadModel(Task, PretrainedModel):
     def _lent(self):
         return self.body.get_parameter(self.table) if self.config.tie_word_embeddings else self.decoder
 
+    def _frozen_table(self):
+        """What the head is told of the table that it borrows."""
+        owner, name = (self.body, self.table) if self.config.tie_word_embeddings else (self, "decoder")
+        return nn.told(("weight",) if owner.is_frozen(name or "") else ())
+
     def _given_back(self, g_body, dtable, ids=None):
-        """Add the gradient of the borrowed table to its owner's, which was used twice.
+        """Add the gradient of the borrowed table to its owner's, which was used twice; None where it has none.
 
         Where the model has a table of its own, its gradient is returned. With the `ids` that the body read, only their
         rows of the owner's gradient are gone through: the others are zero.
         """
+        if dtable is None:
+            return {}
         if not self.config.tie_word_embeddings:
             return {"decoder": dtable}
         *path, last = (self.table or "").split(".")

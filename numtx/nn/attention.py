@@ -15,7 +15,7 @@ from numtx.nn.attention_parts import (
     split_heads,
 )
 from numtx.nn.linear import Linear
-from numtx.nn.module import Module
+from numtx.nn.module import Module, gradients, told
 
 
 class MultiHeadAttention(Module):
@@ -77,12 +77,12 @@ class MultiHeadAttention(Module):
         `F.attention_weights` gives them: to look at, not to differentiate. Backward takes dy of y alone.
         """
         self.check_inputs(x, memory, bias, mask=mask, kv_cache=kv_cache)
-        query, key, value, projections = self._project(x, memory, kv_cache)
+        query, key, value, projections = self._project(x, memory, kv_cache, rng)
         settings = {"causal": self.causal, "window": self.window, "scale": self.scale, "dropout": self.dropout}
         y, attended, weights = attend_to(
             kv_cache, query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
         )  # (B, H, Tq, D)
-        y, out = self.out_proj.forward(merge_heads(y))
+        y, out = self.out_proj.forward(merge_heads(y), rng=rng)
         result = (y, weights) if need_weights else y
         return result, None if kv_cache is not None else (projections, attended, out)
 
@@ -103,40 +103,39 @@ class MultiHeadAttention(Module):
         projections, attended, out = cache
         dy, g_out = self.out_proj.backward(dy, out)
         dquery, dkey, dvalue, dbias = attend_backward(split_heads(dy, self.num_heads), attended)
-        dx, dmemory, dweight, dprojection_bias = self._project_backward(dquery, dkey, dvalue, projections)
-        grads = {"in_proj_weight": dweight, "in_proj_bias": dprojection_bias, "out_proj": g_out}
-        if dprojection_bias is None:
-            del grads["in_proj_bias"]
-        return (dx, dmemory, dbias), grads
+        dx, dmemory, grads = self._project_backward(dquery, dkey, dvalue, projections)
+        return (dx, dmemory, dbias), grads | {"out_proj": g_out}
 
-    def _project(self, x, memory, kv_cache=None):
-        """Return Q, K, V (B, H, T, D), and what backward needs."""
+    def _project(self, x, memory, kv_cache=None, rng=None):
+        """Return Q, K, V (B, H, T, D), and what backward needs. `rng`: as in `Linear`."""
         width, weight, bias = self.width, self.in_proj_weight, self.in_proj_bias
+        frozen = told([name.removeprefix("in_proj_") for name in self.frozen])
         if memory is None:
-            qkv, cache = F.linear(x, weight, bias)  # (B, T, 3C)
+            qkv, cache = F.linear(x, weight, bias, **frozen)  # (B, T, 3C)
             query, key, value = (split_heads(part, self.num_heads) for part in np.split(qkv, 3, axis=-1))
             return query, key, value, (cache,)
         bias_q, bias_kv = (None, None) if bias is None else (bias[:width], bias[width:])
-        query, q_cache = F.linear(x, weight[:, :width], bias_q)  # (B, Tq, C)
+        query, q_cache = F.linear(x, weight[:, :width], bias_q, **frozen)  # (B, Tq, C)
         query = split_heads(query, self.num_heads)
         if kv_cache:  # of the memory, which went through before
             return query, kv_cache.key, kv_cache.value, None
-        kv, memory_cache = F.linear(memory, weight[:, width:], bias_kv)  # (B, Tk, 2C)
+        kv, memory_cache = F.linear(memory, weight[:, width:], bias_kv, **frozen)  # (B, Tk, 2C)
         key, value = (split_heads(part, self.num_heads) for part in np.split(kv, 2, axis=-1))
         if kv_cache is not None:
             key, value = kv_cache.fill(key, value, memory)
         return query, key, value, (q_cache, memory_cache)
 
     def _project_backward(self, dquery, dkey, dvalue, projections):
+        """Return dx, dmemory, and the gradients of the packed projections."""
         if len(projections) == 1:
             dx, dweight, dbias = F.linear_backward(merge_heads(dquery, dkey, dvalue), projections[0])
-            return dx, None, dweight, dbias
+            return dx, None, gradients(in_proj_weight=dweight, in_proj_bias=dbias)
         q_cache, memory_cache = projections
         dx, dweight_q, dbias_q = F.linear_backward(merge_heads(dquery), q_cache)
         dmemory, dweight_kv, dbias_kv = F.linear_backward(merge_heads(dkey, dvalue), memory_cache)
-        dweight = np.concatenate([dweight_q, dweight_kv], axis=1)
+        dweight = None if dweight_q is None else np.concatenate([dweight_q, dweight_kv], axis=1)
         dbias = None if dbias_q is None else np.concatenate([dbias_q, dbias_kv])
-        return dx, dmemory, dweight, dbias
+        return dx, dmemory, gradients(in_proj_weight=dweight, in_proj_bias=dbias)
 
     def extra_repr(self):
         text = f"{self.width}, num_heads={self.num_heads}"

@@ -70,12 +70,14 @@ class Decoder(Stack):
         kv_cache=None,
         rng=None,
         keep="all",
+        frozen=(),
         output_hidden_states=False,
         output_attentions=False,
     ):
         """Return y, or a `StackOutput` where one of the last two is asked for."""
         looks = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        return super().forward(x, mask=mask, positions=positions, kv_cache=kv_cache, rng=rng, keep=keep, **looks)
+        settings = {"mask": mask, "positions": positions, "kv_cache": kv_cache, "rng": rng, "keep": keep}
+        return super().forward(x, **settings, frozen=frozen, **looks)
 
     def backward(self, dy, cache):
         """Return (dx, grads)."""

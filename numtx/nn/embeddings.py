@@ -29,6 +29,8 @@ class Embedding(Module):
         return F.embedding(ids, self.weight)
 
     def backward(self, dy, cache):
+        if self.frozen:
+            return None, {}
         return None, {"weight": _without(self.padding_idx, F.embedding_backward(dy, cache))}
 
     def extra_repr(self):
@@ -68,6 +70,8 @@ class LearnedPositions(Module):
         return x + rows, (cache, positions.ndim)
 
     def backward(self, dy, cache):
+        if self.frozen:
+            return dy, {}
         cache, axes = cache
         drows = dy.sum(axis=0) if axes == 1 else dy  # one row served the whole batch
         return dy, {"weight": _without(self.padding_idx, F.embedding_backward(drows, cache))}

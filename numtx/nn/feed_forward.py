@@ -33,10 +33,10 @@ class FeedForward(Module):
         self.activation, self.dropout = activation, dropout
 
     def forward(self, x, *, rng=None):
-        h, up = self.up.forward(x)
+        h, up = self.up.forward(x, rng=rng)
         a, act = getattr(F, self.activation)(h)
         a, drop = F.dropout(a, self.dropout, rng)
-        y, down = self.down.forward(a)
+        y, down = self.down.forward(a, rng=rng)
         return y, (up, act, drop, down)
 
     def backward(self, dy, cache):
@@ -76,11 +76,11 @@ class GatedFeedForward(Module):
         self.activation, self.dropout = activation, dropout
 
     def forward(self, x, *, rng=None):
-        g, gate = self.gate.forward(x)
-        h, up = self.up.forward(x)
+        g, gate = self.gate.forward(x, rng=rng)
+        h, up = self.up.forward(x, rng=rng)
         a, act = getattr(F, self.activation)(g, h)
         a, drop = F.dropout(a, self.dropout, rng)
-        y, down = self.down.forward(a)
+        y, down = self.down.forward(a, rng=rng)
         return y, (gate, up, act, drop, down)
 
     def backward(self, dy, cache):

@@ -152,10 +152,10 @@ class GroupedQueryAttention(Module):
         self.check_inputs(x, memory, values, bias, mask=mask, positions=positions, kv_cache=kv_cache)
         old = 0 if kv_cache is None else len(kv_cache)
         if memory is not None and kv_cache:  # of the memory, which went through before
-            query, key, value = split_heads(self.q_proj.forward(x)[0], self.num_heads), kv_cache.key, kv_cache.value
-            projections = None
+            query, projections = split_heads(self.q_proj.forward(x, rng=rng)[0], self.num_heads), None
+            key, value = kv_cache.key, kv_cache.value
         else:
-            query, key, value, projections = self._project(x, memory, values)
+            query, key, value, projections = self._project(x, memory, values, rng)
             if memory is not None and kv_cache is not None:
                 key, value = kv_cache.fill(key, value, memory, values)
         query, key, turns = self._turn(query, key, positions, old)
@@ -163,7 +163,7 @@ class GroupedQueryAttention(Module):
         y, attended, weights = attend_to(
             kv_cache, query, key, value, bias, mask=mask, rng=rng, need_weights=need_weights, **settings
         )  # (B, H, Tq, Dv)
-        y, out = self.out_proj.forward(merge_heads(y))
+        y, out = self.out_proj.forward(merge_heads(y), rng=rng)
         result = (y, weights) if need_weights else y
         return result, None if kv_cache is not None else (projections, turns, attended, out)
 
@@ -179,14 +179,14 @@ class GroupedQueryAttention(Module):
         dinputs, grads = self._project_backward(dquery, dkey, dvalue, projections)
         return (*dinputs, dbias), grads | {"out_proj": g_out}
 
-    def _project(self, x, memory, values):
+    def _project(self, x, memory, values, rng=None):
         """Return Q (B, H, Tq, D), K (B, Hkv, Tk, D), V (B, Hkv, Tk, Dv), and what backward needs."""
         given = memory is not None, values is not None
         memory = x if memory is None else memory
         values = memory if values is None else values
-        query, q = self.q_proj.forward(x)
-        key, k = self.k_proj.forward(memory)
-        value, v = self.v_proj.forward(values)
+        query, q = self.q_proj.forward(x, rng=rng)
+        key, k = self.k_proj.forward(memory, rng=rng)
+        value, v = self.v_proj.forward(values, rng=rng)
         key, value = split_heads(key, self.num_kv_heads), split_heads(value, self.num_kv_heads)
         return split_heads(query, self.num_heads), key, value, (q, k, v, given)
 

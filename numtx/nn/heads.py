@@ -10,7 +10,7 @@ from numtx import functional as F
 from numtx.functional.door import count, floating, positive, rate
 from numtx.nn import init
 from numtx.nn.linear import Linear
-from numtx.nn.module import Module
+from numtx.nn.module import Module, gradients, told
 from numtx.nn.norms import LayerNorm
 from numtx.nn.pooling import Pooler, Pooling, hidden, known_activation
 
@@ -32,9 +32,9 @@ class _Head(Module):
 
     def _scores(self, x, mask, rng):
         hidden(type(self).__name__, x, len(self.out_proj.weight), pooled=self._per_token)
-        h, pooled = self.pooler.forward(x, mask=mask)  # (B, C), or (B, T, C) token by token
+        h, pooled = self.pooler.forward(x, mask=mask, rng=rng)  # (B, C), or (B, T, C) token by token
         h, drop = F.dropout(h, self.dropout, rng)
-        y, out = self.out_proj.forward(h)
+        y, out = self.out_proj.forward(h, rng=rng)
         return y, (pooled, drop, out)
 
     def _scores_backward(self, dy, cache):
@@ -274,7 +274,8 @@ class SpanHead(_Head):
 class TiedLMHead(Module):
     """Scores for the next token from a borrowed embedding table: logits = x Eᵀ, (..., C) -> (..., V).
 
-    The table E (V, C) belongs to whoever owns the embedding, which adds the two gradients. Press and Wolf (2017).
+    The table E (V, C) belongs to whoever owns the embedding, which adds the two gradients; where it is frozen,
+    `frozen=("weight",)` says so, and there is none. So it is in all heads that borrow one. Press and Wolf (2017).
 
     Examples
     --------
@@ -283,14 +284,14 @@ class TiedLMHead(Module):
     array([[1., 5.]])
     """
 
-    def forward(self, x, weight):
+    def forward(self, x, weight, *, frozen=()):
         _table("TiedLMHead", x, weight)
-        return F.linear(x, weight.T)
+        return F.linear(x, weight.T, **told(frozen))
 
     def backward(self, dy, cache):
         """Return ((dx, dweight), {})."""
         dx, dweight, _ = F.linear_backward(dy, cache)
-        return (dx, dweight.T), {}
+        return (dx, _turned(dweight)), {}
 
 
 class Seq2SeqLMHead(Module):
@@ -311,14 +312,14 @@ class Seq2SeqLMHead(Module):
         count("Seq2SeqLMHead", 1, vocab_size=vocab_size)
         self.final_logits_bias = init.zeros(vocab_size, dtype)
 
-    def forward(self, x, weight):
+    def forward(self, x, weight, *, frozen=()):
         _table("Seq2SeqLMHead", x, weight, len(self.final_logits_bias))
-        return F.linear(x, weight.T, self.final_logits_bias)
+        return F.linear(x, weight.T, self.final_logits_bias, **told(frozen))
 
     def backward(self, dy, cache):
         """Return ((dx, dweight), {})."""
         dx, dweight, _ = F.linear_backward(dy, cache)
-        return (dx, dweight.T), {}
+        return (dx, _turned(dweight)), {}
 
     def extra_repr(self):
         return f"{len(self.final_logits_bias)}"
@@ -347,13 +348,13 @@ class MaskedLMHead(Module):
         self.bias = init.zeros(vocab_size, dtype)
         self.activation = activation
 
-    def forward(self, x, weight):
+    def forward(self, x, weight, *, frozen=(), rng=None):
         hidden("MaskedLMHead", x, len(self.dense.weight), pooled=True)
         _table("MaskedLMHead", x, weight, len(self.bias))
-        h, dense = self.dense.forward(x)
+        h, dense = self.dense.forward(x, rng=rng)
         h, act = getattr(F, self.activation)(h)
         h, norm = self.norm.forward(h)
-        y, decoder = F.linear(h, weight.T, self.bias)  # (..., V)
+        y, decoder = F.linear(h, weight.T, self.bias, **told((*frozen, *self.frozen)))  # (..., V)
         return y, (dense, act, norm, decoder)
 
     def backward(self, dy, cache):
@@ -363,10 +364,14 @@ class MaskedLMHead(Module):
         dh, g_norm = self.norm.backward(dh, norm)
         dh = getattr(F, f"{self.activation}_backward")(dh, act)
         dx, g_dense = self.dense.backward(dh, dense)
-        return (dx, dweight.T), {"bias": dbias, "dense": g_dense, "norm": g_norm}
+        return (dx, _turned(dweight)), gradients(bias=dbias) | {"dense": g_dense, "norm": g_norm}
 
     def extra_repr(self):
         return self.activation
+
+
+def _turned(dweight):
+    return None if dweight is None else dweight.T
 
 
 def _table(component, x, weight, vocab_size=None):

@@ -7,7 +7,7 @@ import numpy as np
 from numtx import functional as F
 from numtx.functional.door import count
 from numtx.nn import init
-from numtx.nn.module import Module
+from numtx.nn.module import Module, gradients, told
 
 
 class Linear(Module):
@@ -28,12 +28,13 @@ class Linear(Module):
         self.weight = init.uniform((in_features, out_features), bound, rng, dtype)
         self.bias = init.uniform((out_features,), bound, rng, dtype) if bias else None
 
-    def forward(self, x):
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x, *, rng=None):
+        """Return (y, cache). Nothing is random here; what may stand in its place, `LoRALinear`, drops out by `rng`."""
+        return F.linear(x, self.weight, self.bias, **told(self.frozen))
 
     def backward(self, dy, cache):
         dx, dweight, dbias = F.linear_backward(dy, cache)
-        return dx, {"weight": dweight} | ({} if dbias is None else {"bias": dbias})
+        return dx, gradients(weight=dweight, bias=dbias)
 
     def extra_repr(self):
         rows, columns = self.weight.shape

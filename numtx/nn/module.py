@@ -30,6 +30,7 @@ class Module:
     """
 
     buffers: tuple[str, ...] = ()
+    frozen: frozenset[str] = frozenset()  # the names of own parameters that do not learn: see `nn.freeze`
 
     def forward(self, *inputs, **settings):
         raise TypeError(f"{type(self).__name__} has no forward of its own")
@@ -70,13 +71,37 @@ class Module:
             for name, array in module.own_parameters().items():
                 yield (f"{path}.{name}" if path else name), array
 
+    def trainable_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (dotted name, live array) for the parameters that are not frozen."""
+        return self._parameters(frozen=False)
+
+    def frozen_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (dotted name, live array) for the parameters that are frozen: see `nn.freeze`."""
+        return self._parameters(frozen=True)
+
+    def _parameters(self, frozen: bool) -> Iterator[tuple[str, np.ndarray]]:
+        for path, module in self.named_modules():
+            for name, array in module.own_parameters().items():
+                if (name in module.frozen) == frozen:
+                    yield (f"{path}.{name}" if path else name), array
+
+    def learns(self) -> bool:
+        """Return whether any parameter of the tree is not frozen."""
+        return next(self.trainable_parameters(), None) is not None
+
+    def is_frozen(self, name: str) -> bool:
+        """Return whether the parameter of a dotted name is frozen."""
+        owner, last = self.owner(name)
+        return last in owner.frozen
+
     def named_arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (dotted name, live array) for all parameters and buffers of the tree."""
         for path, module in self.named_modules():
             for name, array in module.own_arrays().items():
                 yield (f"{path}.{name}" if path else name), array
 
-    def _owner(self, name: str) -> tuple["Module", str]:
+    def owner(self, name: str) -> tuple["Module", str]:
+        """Return the module that a dotted name's array belongs to, and the array's name there."""
         module, (*path, last) = self, name.split(".")
         for part in path:
             if part not in module.children():
@@ -88,12 +113,12 @@ class Module:
 
     def get_parameter(self, name: str) -> np.ndarray:
         """Return the live array of a dotted name."""
-        owner, last = self._owner(name)
+        owner, last = self.owner(name)
         return owner.own_arrays()[last]
 
     def set_parameter(self, name: str, array: np.ndarray) -> None:
         """Put another array of the same shape in the place of a parameter or a buffer, without copying."""
-        owner, last = self._owner(name)
+        owner, last = self.owner(name)
         old = owner.own_arrays()[last]
         if problem := _misfit(array, old, kinds="f"):
             raise ValueError(f"{type(self).__name__}: {name}: {problem}")
@@ -141,16 +166,21 @@ class Module:
             return array.dtype
         raise ValueError(f"{type(self).__name__}: has no parameters and so no dtype")
 
-    def num_parameters(self) -> int:
-        """Return how many numbers the parameters hold."""
-        return sum(array.size for _, array in self.named_parameters())
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return how many numbers the parameters hold, or those of them that are not frozen."""
+        return sum(array.size for _, array in (self._parameters(False) if only_trainable else self.named_parameters()))
 
     def summary(self) -> str:
-        """Return a table of the parameters: name, shape, count."""
-        rows = [(name, "x".join(map(str, a.shape)), f"{a.size:,}") for name, a in self.named_parameters()]
-        rows.append(("total", str(self.dtype) if rows else "", f"{self.num_parameters():,}"))
+        """Return a table of the parameters: name, shape, count, and which are frozen."""
+        frozen = {name for name, _ in self.frozen_parameters()}
+        rows = [
+            (name, "x".join(map(str, a.shape)), f"{a.size:,}", "  frozen" if name in frozen else "")
+            for name, a in self.named_parameters()
+        ]
+        learns = f"  {self.num_parameters(only_trainable=True):,} trainable" if frozen else ""
+        rows.append(("total", str(self.dtype) if rows else "", f"{self.num_parameters():,}", learns))
         wide = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}" for a, b, c in rows]
+        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:>{wide[2]}}{d}" for a, b, c, d in rows]
         return "\n".join([*lines[:-1], "-" * len(lines[-1]), lines[-1]])
 
     def extra_repr(self) -> str:
@@ -180,6 +210,28 @@ class ModuleList(Module):
 
     def __getitem__(self, index):
         return self._modules[index]
+
+
+def gradients(**own) -> dict:
+    """Return a component's gradients of its own parameters: those given, without the None of what has none.
+
+    Examples
+    --------
+    >>> gradients(weight=1.0, bias=None)
+    {'weight': 1.0}
+    """
+    return {name: gradient for name, gradient in own.items() if gradient is not None}
+
+
+def told(frozen) -> dict:
+    """Return what a pair is told of its arguments that are frozen: nothing where there are none.
+
+    Examples
+    --------
+    >>> told(("weight",)), told(())
+    ({'frozen': ('weight',)}, {})
+    """
+    return {"frozen": frozen} if frozen else {}
 
 
 def _misfit(new, old: np.ndarray, kinds: str) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from numtx import functional as F
 from numtx.functional.door import count, positive
 from numtx.nn import init
-from numtx.nn.module import Module
+from numtx.nn.module import Module, gradients, told
 
 
 class LayerNorm(Module):
@@ -25,11 +25,11 @@ class LayerNorm(Module):
         self.eps = eps
 
     def forward(self, x):
-        return F.layer_norm(x, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight, self.bias, self.eps, **told(self.frozen))
 
     def backward(self, dy, cache):
         dx, dweight, dbias = F.layer_norm_backward(dy, cache)
-        return dx, {"weight": dweight} | ({} if dbias is None else {"bias": dbias})
+        return dx, gradients(weight=dweight, bias=dbias)
 
     def extra_repr(self):
         return f"{len(self.weight)}, eps={self.eps}" + ("" if self.bias is not None else ", bias=False")
@@ -51,11 +51,11 @@ class RMSNorm(Module):
         self.eps = eps
 
     def forward(self, x):
-        return F.rms_norm(x, self.weight, self.eps)
+        return F.rms_norm(x, self.weight, self.eps, **told(self.frozen))
 
     def backward(self, dy, cache):
         dx, dweight = F.rms_norm_backward(dy, cache)
-        return dx, {"weight": dweight}
+        return dx, gradients(weight=dweight)
 
     def extra_repr(self):
         return f"{len(self.weight)}, eps={self.eps}"

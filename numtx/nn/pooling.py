@@ -35,7 +35,8 @@ class Pooling(Module):
             raise ValueError(f"Pooling: expected a pooling of first, last, mean or None, got {pooling!r}")
         self.pooling = pooling
 
-    def forward(self, x, *, mask=None):
+    def forward(self, x, *, mask=None, rng=None):
+        """Return (y, cache). Nothing is random here; a `Pooler` in its place may have what drops out."""
         return (x, None) if self.pooling is None else F.pooling(x, how=self.pooling, mask=mask)
 
     def backward(self, dy, cache):
@@ -65,10 +66,10 @@ class Pooler(Module):
         self.dense = Linear(width, width, rng=rng, dtype=dtype)
         self.activation = activation
 
-    def forward(self, x, *, mask=None):
+    def forward(self, x, *, mask=None, rng=None):
         hidden("Pooler", x, len(self.dense.weight), pooled=self.pooling.pooling is None)
         h, pooled = self.pooling.forward(x, mask=mask)  # (B, C)
-        h, dense = self.dense.forward(h)
+        h, dense = self.dense.forward(h, rng=rng)
         y, act = getattr(F, self.activation)(h)
         return y, (pooled, dense, act)
 

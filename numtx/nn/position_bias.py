@@ -74,7 +74,7 @@ class RelativePositionBias(Module):
 
     def backward(self, dy, cache):
         """Return (None, grads) for dy (H, Tq + Tk - 1), the sum over all layers that the bias was lent to."""
-        return None, {"weight": F.embedding_backward(dy.T, cache)}
+        return None, {} if self.frozen else {"weight": F.embedding_backward(dy.T, cache)}
 
     def extra_repr(self):
         return "{}, {}".format(*self.weight.shape) + f", bidirectional={self.bidirectional}"

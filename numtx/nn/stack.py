@@ -40,6 +40,9 @@ class Stack(Module):
     backward is refused, and a large batch is shared out over threads by rows. Each layer draws its dropout from a
     generator of its own, so that the second computation draws the same.
 
+    `frozen` names the inputs whose gradient nobody wants. Where it names all that are given, the layers below the
+    lowest that learns keep nothing, and backward stops there.
+
     Parameters
     ----------
     layers : list of Module
@@ -72,6 +75,7 @@ class Stack(Module):
         kv_cache=None,
         rng=None,
         keep="all",
+        frozen=(),
         output_hidden_states=False,
         output_attentions=False,
     ):
@@ -93,6 +97,7 @@ class Stack(Module):
             if y is not None:
                 return y, None
         keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
+        lowest = self._lowest(memory, bias, frozen)
         kept, hidden_states, weights = [], [x] if output_hidden_states else [], []
         for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
             before = x
@@ -104,10 +109,11 @@ class Stack(Module):
             if output_hidden_states:
                 hidden_states.append(x)
             if keep is not None:
-                kept.append(cache if keep == "all" else before)
+                kept.append(None if i < lowest else cache if keep == "all" else before)
             del cache, before  # without `keep`, no activation outlives its layer
         y, norm = (x, None) if self.norm is None else self.norm.forward(x)
-        cache = None if keep is None else (keep, kept, keys, (lent, memory is not None, settings), norm, y.shape)
+        given_to = lent, memory is not None, settings
+        cache = None if keep is None else (keep, kept, keys, given_to, norm, y.shape, (lowest, frozen))
         if not output_hidden_states and not output_attentions:
             return y, cache
         states = (*hidden_states[:-1], y) if output_hidden_states else None
@@ -125,19 +131,21 @@ class Stack(Module):
     def backward(self, dy, cache):
         """Return ((dx, dmemory, dbias), grads); dmemory and dbias are None where they were not given.
 
-        Both went into every layer, so each is a sum: dmemory = Σ_l dmemory_l, dbias = Σ_l dbias_l.
+        Both went into every layer, so each is a sum: dmemory = Σ_l dmemory_l, dbias = Σ_l dbias_l. What was frozen is
+        None too; of dx that is so where no layer is gone through for the others' sake.
         """
         if cache is None:
             raise ValueError(
                 f"{type(self).__name__}: backward after a forward with keep=None or a kv_cache, which leave it nothing"
             )
-        keep, kept, keys, (lent, has_memory, settings), norm, shape = cache
+        keep, kept, keys, (lent, has_memory, settings), norm, shape, (lowest, frozen) = cache
         if np.shape(dy) != shape:
             raise ValueError(f"{type(self).__name__}: expected dy of the shape of y, {shape}, got {np.shape(dy)}")
         dx, g_norm = (dy, {}) if self.norm is None else self.norm.backward(dy, norm)
         dlent = [None] * len(lent)
-        grads = dict.fromkeys(map(str, range(len(self.layers))))  # in the parameters' order, though backward goes back
-        for i in reversed(range(len(self.layers))):
+        # In the parameters' order, though backward goes back.
+        grads: dict[str, dict] = {str(i): {} for i in range(len(self.layers))}
+        for i in reversed(range(lowest, len(self.layers))):
             layer, layer_cache = self.layers[i], kept[i]
             if keep == "inputs":
                 _, layer_cache = layer.forward(kept[i], *lent, rng=_generator(keys[i]), **settings)
@@ -151,7 +159,15 @@ class Stack(Module):
             dlent = [d if total is None else total + d for total, d in zip(dlent, dothers, strict=False)]
         dmemory = dlent.pop(0) if has_memory else None
         dbias = dlent.pop() if dlent else None
-        return (dx, dmemory, dbias), {"layers": grads} | ({} if self.norm is None else {"norm": g_norm})
+        wanted = [None if name in frozen else d for name, d in (("x", dx), ("memory", dmemory), ("bias", dbias))]
+        return tuple(wanted), {"layers": grads} | ({} if self.norm is None else {"norm": g_norm})
+
+    def _lowest(self, memory, bias, frozen):
+        """Return the number of the layer down to which backward must go: 0 if the gradient of an input is wanted."""
+        inputs = {"x": True, "memory": memory is not None, "bias": bias is not None}
+        if not frozen or any(there and name not in frozen for name, there in inputs.items()):
+            return 0
+        return next((i for i, layer in enumerate(self.layers) if layer.learns()), len(self.layers))
 
     def _check(self, memory, memory_mask, kv_cache, keep):
         name = type(self).__name__

@@ -7,11 +7,19 @@ import importlib
 import os
 from typing import Any
 
-from numtx.pipelines.accepted import others, working
+from numtx.pipelines.accepted import SettingError, checking_settings, others, working
 from numtx.pipelines.base import Piece, Pipeline
 from numtx.pipelines.registry import ALIASES, TASKS, default_model, pipeline_class, task_name, task_of_class
 
-__all__ = ["ALIASES", "TASKS", "Piece", "Pipeline", "pipeline", *sorted({task.pipeline for task in TASKS.values()})]
+__all__ = [
+    "ALIASES",
+    "TASKS",
+    "Piece",
+    "Pipeline",
+    "SettingError",
+    "pipeline",
+    *sorted({task.pipeline for task in TASKS.values()}),
+]
 
 
 def pipeline(
@@ -55,7 +63,7 @@ def pipeline(
     Raises
     ------
     ValueError
-        If the task is unknown, the model is not there or lacks the head, or a setting is wrong.
+        If the task is unknown, the model is not there or lacks the head; a `SettingError`, if a setting is wrong.
 
     Examples
     --------
@@ -65,14 +73,16 @@ def pipeline(
     """
     from numtx.pipelines.opening import is_name, open_with_head
 
-    dtype = working(dtype, settings.pop("torch_dtype", None))
-    settings = others("pipeline", settings)
+    with checking_settings():
+        dtype = working(dtype, settings.pop("torch_dtype", None))
+        settings = others("pipeline", settings)
     _check_config(config, model, tokenizer)
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     if task is None:
         task = _task_for(model, hub)
     kind = pipeline_class(task_name(task))
-    heads = kind.heads_for(settings)
+    with checking_settings():
+        heads = kind.heads_for(settings)
     if model is None:
         chosen = default_model(task, heads)
         hub["revision"] = revision or chosen.revision

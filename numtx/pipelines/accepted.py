@@ -1,6 +1,7 @@
 """Arguments of Transformers that say where and how a model runs: taken where they say what numtx does anyway."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,27 @@ _NOTHING_ELSE: dict[str, tuple[tuple[Any, ...], str]] = {
     "image_processor": ((None,), _TEXT),
     "processor": ((None,), _TEXT),
 }
+
+
+class SettingError(ValueError):
+    """A setting of a pipeline is unknown or wrong, whatever the model and the texts are."""
+
+
+@contextmanager
+def checking_settings() -> Iterator[None]:
+    """Say of a ValueError inside the block that a setting caused it.
+
+    Examples
+    --------
+    >>> with checking_settings():
+    ...     check_workers("pipeline", -1)
+    Traceback (most recent call last):
+    numtx.pipelines.accepted.SettingError: pipeline: expected num_workers as a whole number of at least 0, got -1
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SettingError(str(error)).with_traceback(error.__traceback__) from None
 
 
 def others(owner: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What every pipeline shares: one input, a list or a generator goes in, and the answers come out in the same shape."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from numtx.functional.door import count
-from numtx.pipelines.accepted import check_workers, others
+from numtx.functional.door import count, nearest
+from numtx.pipelines.accepted import check_workers, checking_settings, others
 from numtx.pipelines.batching import in_batches, windows
 from numtx.pipelines.opening import require_head
 from numtx.pipelines.progress import progress_of
@@ -61,7 +60,7 @@ class Pipeline:
     Raises
     ------
     ValueError
-        If the model lacks the head, or a setting is unknown or wrong.
+        If the model lacks the head; a `SettingError`, if a setting is unknown or wrong.
     """
 
     name: ClassVar[str]
@@ -79,16 +78,19 @@ class Pipeline:
         **settings: Any,
     ) -> None:
         self.task = task or self.name
-        settings = others(type(self).__name__, settings)
-        require_head(self.task, self.heads_for(settings), model)
+        with checking_settings():
+            settings = others(type(self).__name__, settings)
+            heads = self.heads_for(settings)
+            self._check_running(batch_size, progress)
+        require_head(self.task, heads, model)
         if not callable(tokenizer) or not hasattr(tokenizer, "get_vocab"):
             raise ValueError(f"{type(self).__name__}: expected a tokenizer, got {type(tokenizer).__name__}")
         require_fit(type(self).__name__, tokenizer, model)
         self.model, self.tokenizer = model, tokenizer
         self.batch_size, self.progress = batch_size, progress
-        self._check_running(batch_size, progress)
         self.settings = settings
-        self.chosen(settings)
+        with checking_settings():
+            self.chosen(settings)
 
     # --- what a task says
 
@@ -150,11 +152,12 @@ class Pipeline:
         -------
         The answer to one input; a list of answers; for any other iterable an iterator over the answers.
         """
-        self._check_running(batch_size, progress)
-        check_workers(type(self).__name__, num_workers)
+        with checking_settings():
+            self._check_running(batch_size, progress)
+            check_workers(type(self).__name__, num_workers)
+            chosen = self.chosen({**self.settings, **settings})
         size = batch_size or self.batch_size
         wanted = self.progress if progress is None else progress
-        chosen = self.chosen({**self.settings, **settings})
         one = self.is_one(inputs)
         if one or isinstance(inputs, (list, tuple)):
             asked = [inputs] if one else inputs
@@ -198,11 +201,31 @@ class Pipeline:
             pieces = [list(self.preprocess(one, chosen)) for one in group]
             rows = [piece.inputs for own in pieces for piece in own]
             lengths = [len(row["input_ids"]) for row in rows]
+            self._require_room(max(lengths, default=0))
             share = None if tell is None else partial(_tell_share, tell, done, len(group))
             results = iter(in_batches(rows, lengths, lambda batch: [*self.forward(batch, chosen)], size, share))
             done += len(group)
             for own in pieces:
                 yield self.postprocess(own, [next(results) for _ in own], chosen)
+
+    def said_to_cut(self, options: Mapping[str, Any]) -> str | None:
+        """Return how a call hands options to the tokenizer, so that it cuts a text; None where the texts are cut anyway
+        or the model says more."""
+        return None
+
+    def _require_room(self, length: int) -> None:
+        """Refuse a row that the model cannot read, with what would cut it."""
+        context, options = self.model.config.context, {"truncation": True}
+        if context is None or length <= context:
+            return
+        if self.tokenizer.model_max_length > context:
+            options["max_length"] = context
+        advice = self.said_to_cut(options)
+        if advice is not None:
+            raise ValueError(
+                f"{type(self).__name__}: expected a text of at most {context} tokens, the model's context, "
+                f"got {length} ({advice} cuts it)"
+            )
 
     def padded(self, rows: Sequence[Mapping[str, Any]], side: str | None = None) -> dict[str, np.ndarray]:
         """Return rows as arrays (B, T), padded on one side (default: the tokenizer's), with a mask if any was."""
@@ -236,10 +259,8 @@ def refuse_unknown(owner: str, settings: Iterable[str], known: Sequence[str], *,
     """Refuse settings that are neither known nor more of the tokenizer's call, with the nearest that there is."""
     for name in settings:
         if name not in known and name not in more:
-            near = difflib.get_close_matches(name, [*known, *more], 1)
-            nearest = f"; the nearest is {near[0]!r}" if near else ""
             names = ", ".join(known) + (" or of the tokenizer's call" if more else "")
-            raise ValueError(f"{owner}: expected settings of {names}, got {name!r}{nearest}")
+            raise ValueError(f"{owner}: expected settings of {names}, got {name!r}{nearest(name, [*known, *more])}")
 
 
 def tokenizer_options(owner: str, name: str, value: Any) -> dict[str, Any]:

@@ -52,6 +52,9 @@ class FeatureExtractionPipeline(Pipeline):
             options["truncation"] = truncation
         return Chosen(options, bool(return_tensors))
 
+    def said_to_cut(self, options: Mapping[str, Any]) -> str:
+        return f"tokenize_kwargs={options}"
+
     def preprocess(self, text: str, chosen: Chosen) -> list[Piece]:
         return [Piece(self.tokenizer(text, **{**self.quiet, **chosen.tokenizer}))]
 

@@ -89,6 +89,9 @@ class FillMaskPipeline(Pipeline):
         warnings.warn(f"{type(self).__name__}: the target {target!r} is no token; {instead}", stacklevel=2)
         return ids[0] if ids else None
 
+    def said_to_cut(self, options: Mapping[str, Any]) -> str:
+        return f"tokenizer_kwargs={options}"
+
     def preprocess(self, text: str, chosen: Chosen) -> list[Piece]:
         encoded = self.tokenizer(text, **{**self.quiet, **chosen.tokenizer})
         ids = np.array(encoded["input_ids"], dtype=np.int64)

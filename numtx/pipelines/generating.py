@@ -1,6 +1,5 @@
 """What the pipelines that write share: whose settings count, prompts in batches, and the text of what was written."""
 
-import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from numtx.functional.door import nearest
 from numtx.generation import GenerationConfig
+from numtx.generation.choose import generator
 from numtx.generation.config import SETTINGS
+from numtx.generation.config_checks import OF_BEAMS, OF_SAMPLING, check_lengths
 from numtx.generation.plan import end_ids, pad_id
 from numtx.models.generating import GeneratesOn
 from numtx.pipelines.base import Pipeline
 
 GLOBAL_MAX_LENGTH = 20  # the max_length of those who say none: it does not go before a pipeline's max_new_tokens
 OF_A_CALL = ("generation_config", "seed", "rng", "streamer")  # what else `generate` takes and a pipeline hands on
-# What only counts under another setting, and the value that says nothing.
-_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_OF_BEAMS = ("length_penalty", "early_stopping")
 _RETURNED = ("return_dict_in_generate", "output_scores", "output_logits")
 
 
@@ -133,10 +132,10 @@ class GeneratingPipeline(Pipeline):
             said = {name: getattr(config, name) for name in SETTINGS if getattr(config, name) is not None} | said
             base = self.model.generation_config
         holds = self._with_one_length(GenerationConfig().merged(base, said | dict.fromkeys(_RETURNED, False)), said)
-        rng = given.get("rng")
-        if rng is None or given.get("seed") is not None:
-            rng = _generator(owner, given.get("seed"), rng)
-        return Writing(holds, frozenset({*said, *self._made_with}), rng, given.get("streamer"))
+        by_user = frozenset({*said, *self._made_with})
+        check_lengths(owner, holds, by_user)
+        chance = generator(owner, given.get("seed"), given.get("rng"))
+        return Writing(holds, by_user, chance, given.get("streamer"))
 
     def _with_one_length(self, config: GenerationConfig, said: Mapping[str, Any]) -> GenerationConfig:
         """Return settings without the max_length that max_new_tokens goes before."""
@@ -154,11 +153,9 @@ class GeneratingPipeline(Pipeline):
         known = [*own, *OF_A_CALL, *SETTINGS]
         for name in settings:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                nearest = f"; the nearest is {near[0]!r}" if near else ""
-                names = ", ".join(own)
+                names, near = ", ".join(own), nearest(name, known)
                 raise ValueError(
-                    f"{type(self).__name__}: expected settings of {names} or of generate, got {name!r}{nearest}"
+                    f"{type(self).__name__}: expected settings of {names} or of generate, got {name!r}{near}"
                 )
 
     # --- writing
@@ -227,8 +224,8 @@ class GeneratingPipeline(Pipeline):
         """Return the settings for `generate`, of which None switches off, for prompts of a length."""
         config = writing.config
         values = {name: getattr(config, name) for name in SETTINGS}
-        for name in (() if config.do_sample else _OF_SAMPLING) + (() if (config.num_beams or 1) > 1 else _OF_BEAMS):
-            values[name] = None
+        idle = [*([] if config.do_sample else OF_SAMPLING), *([] if (config.num_beams or 1) > 1 else OF_BEAMS)]
+        values |= dict.fromkeys(idle)
         new, context = config.max_new_tokens, self.model.config.context
         if new is not None and context is not None and "max_new_tokens" not in writing.said:
             new = values["max_new_tokens"] = max(min(new, context - begun), 1)
@@ -262,12 +259,3 @@ def _each(sequences: np.ndarray, rows: int, begun: int, config: GenerationConfig
         last = blocks.shape[2] - real[:, :, ::-1].argmax(axis=2)
         ended = np.minimum(ended, np.maximum(last, begun + 1))
     return [block[:, : length.max()] for block, length in zip(blocks, ended, strict=True)]
-
-
-def _generator(owner: str, seed: Any, rng: Any) -> np.random.Generator:
-    if rng is not None:
-        raise ValueError(f"{owner}: expected seed or rng, got both")
-    try:
-        return np.random.default_rng(seed)
-    except (TypeError, ValueError):
-        raise ValueError(f"{owner}: expected seed as a whole number of at least 0, got {seed!r}") from None

@@ -1,10 +1,11 @@
 """The tasks by their names: the class that does each, and the model that Transformers 4 named for it."""
 
-import difflib
 import importlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from numtx.functional.door import nearest
 
 
 class Task(NamedTuple):
@@ -89,9 +90,8 @@ def task_name(name: str) -> str:
         raise ValueError(
             "pipeline: expected languages in place of xx and yy in translation_xx_to_yy, as in translation_en_to_de"
         )
-    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), known, 1)
-    nearest = f"; the nearest is {near[0]!r}" if near else ""
-    raise ValueError(f"pipeline: expected a task of {', '.join(sorted(known))}, got {name!r}{nearest}")
+    near = nearest(str(name).lower().replace("_", "-"), known)
+    raise ValueError(f"pipeline: expected a task of {', '.join(sorted(known))}, got {name!r}{near}")
 
 
 def pipeline_class(task: str) -> Any:

@@ -84,6 +84,9 @@ class Text2TextGenerationPipeline(GeneratingPipeline):
             raise ValueError(f"{type(self).__name__}: expected a text, got {type(text).__name__}")
         return [Piece(self.encoded(self.own_prefix + text, chosen.options.truncation))]
 
+    def said_to_cut(self, options: Mapping[str, Any]) -> str:
+        return "truncation=True"
+
     def encoded(self, text: str, truncation: bool | str) -> dict[str, list[int]]:
         """Return the ids of a source and their mask."""
         lengths: dict[str, Any] = {"truncation": truncation}

@@ -87,6 +87,9 @@ class TextClassificationPipeline(SequenceClassification):
             count(owner, 1, top_k=most)
         return Chosen(most, top_k != "", function.lower(), tokenizer)
 
+    def said_to_cut(self, options: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name}={value}" for name, value in options.items())
+
     def preprocess(self, text: Any, chosen: Chosen) -> list[Piece]:
         if isinstance(text, list) and len(text) == 1 and isinstance(text[0], list) and len(text[0]) == 2:
             text = {"text": text[0][0], "text_pair": text[0][1]}  # an older way to say a pair

@@ -12,6 +12,7 @@ from numtx.functional.door import count
 from numtx.pipelines.base import Piece, Pipeline
 from numtx.pipelines.entities import STRATEGIES, Token, groups, merged_overlaps, one_a_word
 from numtx.pipelines.text_classification import label_names
+from numtx.text.word_labels import require_words_apart
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,9 @@ class TokenClassificationPipeline(Pipeline):
             )
         ignored = frozenset(["O"] if ignore_labels is None else ignore_labels)
         between = (" " if delimiter is None else delimiter) if is_split_into_words else None
-        if is_split_into_words and self._joins_words():
-            raise ValueError(
-                f"{owner}: expected a tokenizer that keeps words apart for is_split_into_words, got one that joins them"
-                " (of a byte-level BPE, add_prefix_space puts a space before each)"
-            )
+        if is_split_into_words:
+            require_words_apart(owner, self.tokenizer)
         return Chosen((strategy or "none").lower(), ignored, stride, between)
-
-    def _joins_words(self) -> bool:
-        """Whether a list of words reads as one word: no space stands before any, as in a plain byte-level BPE."""
-        ids = self.tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
-        return len(self.tokenizer.decode(ids).split()) == 1
 
     def _marks_subwords(self) -> bool:
         """Whether tokens inside a word look other than those that begin one, as WordPiece's do."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from numtx.testing.differences import directional, jacobian
 from numtx.testing.findings import Finding, failures, holds, within
+from numtx.testing.freezing import freezing
 from numtx.testing.mistake import Mistake, planted
 from numtx.testing.noise import float32_error
 from numtx.testing.op import Op, arrays, difference, floating, incoming, largest
@@ -103,6 +104,7 @@ def _checks(spec: Spec, op: Op, case: Case, options: Options, rng: np.random.Gen
         yield from repeatable(op, case, rng)
         yield from interleaved(op, case, _moving(spec, op), rng)
         yield from dtypes(op, case, rng)
+        yield from freezing(op, case, rng)
     yield from unchanged(op, case, rng)
     if options.float32 and op.names:
         if not is_random(case):

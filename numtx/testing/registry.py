@@ -32,6 +32,7 @@ FILES = (
     "feed_forward_gated",
     "nn_attention",
     "nn_grouped_attention",
+    "nn_lora",
     "nn_stacks",
     "nn_heads",
     "nn_models",

@@ -9,7 +9,7 @@ from numtx.text.families import family_name
 from numtx.text.marian import MarianTokenizer
 from numtx.text.pretrained import PretrainedTokenizer
 from numtx.text.pretrained_files import Settings, make_settings, read_settings
-from numtx.text.tokenizers_backend import TokenizersBackend, backend_of_json, read_backend
+from numtx.text.tokenizers_backend import TokenizersBackend, backend_of_json, read_backend, with_prefix_space
 from numtx.text.vocabulary_files import begin_and_end, byte_level, llama_pieces, t5_pieces, word_piece
 
 _BYTE_LEVEL = ("gpt2", "roberta", "bart")
@@ -43,7 +43,8 @@ class AutoTokenizer:
             As in `numtx.checkpoints.hub.resolve`.
         **settings
             Entries that count before those of ``tokenizer_config.json``: ``padding_side="left"``,
-            ``pad_token="<pad>"``, ``model_max_length=512``, ``do_lower_case=False`` ...
+            ``pad_token="<pad>"``, ``model_max_length=512``, ``do_lower_case=False`` ... Of a ``tokenizer.json`` those
+            of its own steps stay as they are, but ``add_prefix_space``, which lists of words need in a byte-level BPE.
 
         Returns
         -------
@@ -87,7 +88,7 @@ def _from_folder(folder: Path, given: dict[str, Any], name: str) -> PretrainedTo
         settings.adopt("marian")
         return MarianTokenizer(folder, settings, name)
     if (folder / "tokenizer.json").is_file():
-        backend = read_backend(folder / "tokenizer.json")
+        backend = with_prefix_space(read_backend(folder / "tokenizer.json"), given.get("add_prefix_space"))
         if settings.family == "t5" and not settings.extra:
             settings.extra += [f"<extra_id_{i}>" for i in range(int(settings.setting("extra_ids")))]
             settings.extra = [token for token in settings.extra if backend.token_to_id(str(token)) is not None]

@@ -242,6 +242,25 @@ def read_backend(path: Path) -> Any:
     return guarded(expected, lambda: tokenizers.Tokenizer.from_str(text))
 
 
+def with_prefix_space(backend: Any, wanted: Any) -> Any:
+    """Return a backend that puts a space before a text or a word that has none, or does not, if it is a byte-level BPE.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+    wanted : bool or None
+        None: as it is.
+    """
+    if wanted is None:
+        return backend
+    content, changed = json.loads(backend.to_str()), False
+    for part in ("pre_tokenizer", "post_processor"):  # the second takes the space out of the places in the text
+        step = content.get(part) or {}
+        if step.get("type") in ("ByteLevel", "RobertaProcessing") and step.get("add_prefix_space") is not bool(wanted):
+            step["add_prefix_space"], changed = bool(wanted), True
+    return backend_of_json(content, "memory") if changed else backend
+
+
 def backend_of_json(content: dict[str, Any], where: str) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a ``tokenizer.json``'s content."""
     tokenizers = need("tokenizers", extra="hub")

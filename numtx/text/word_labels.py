@@ -47,6 +47,19 @@ def token_labels(
     return made
 
 
+def require_words_apart(owner: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer that reads a list of words as one: no space stands before any, as in a plain byte-level BPE.
+
+    Its tokens inside a word and at its beginning are others, so words would be read as what they are not.
+    """
+    ids = tokenizer(["a", "a"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    if len(tokenizer.decode(ids).split()) == 1:
+        raise ValueError(
+            f"{owner}: expected a tokenizer that keeps words apart for lists of words, got one that joins them "
+            "(open it with add_prefix_space=True, which puts a space before each)"
+        )
+
+
 def encode_words(
     columns: Mapping[str, Any],
     tokenizer: Any,
@@ -79,7 +92,7 @@ def encode_words(
     Raises
     ------
     ValueError
-        If a column is missing, a row has more words than labels, or the tokenizer knows no words.
+        If a column is missing, a row has more words than labels, or the tokenizer knows no words or joins them.
     """
     for name in (words, labels):
         if name not in columns:
@@ -92,6 +105,7 @@ def encode_words(
         if isinstance(text, str) or len(text) != len(given):
             got = "a text" if isinstance(text, str) else f"{len(given)} labels for {len(text)} words"
             raise ValueError(f"encode_words: expected a list of words and a label for each in row {row}, got {got}")
+    require_words_apart("encode_words", tokenizer)
     encoded = tokenizer(list(columns[words]), is_split_into_words=True, truncation=True, max_length=max_length)
     made = [
         token_labels(encoded.word_ids(row), given, continuation=continuation)

@@ -10,34 +10,41 @@ import numpy as np
 
 from numtx import nn
 from numtx._version import __version__
-from numtx.training.resume import FREE, fingerprint, run_settings
+from numtx.training.resume import fingerprint, run_settings
+from numtx.training.step_batches import first_batches
 
 if TYPE_CHECKING:
-    from numtx.training.trainer import Trainer
+    from numtx.training.loop import TrainingLoop
 
 DIGITS = 12  # of a hash: enough to tell texts apart
 
 
-def training_facts(trainer: Trainer, resume: bool) -> dict[str, Any]:
+def training_facts(loop: TrainingLoop, resume: Any) -> dict[str, Any]:
     """Return what decides a run's numbers: settings, model, texts and first weights, by the names users know.
 
     Where the text came from is not among it: the same text may lie elsewhere on another machine.
     """
-    settings, model = run_settings(trainer), trainer.model
-    config = model.config.to_dict() if hasattr(model, "config") else {}
-    facts = {"numtx": __version__, "resume": resume, "dtype": settings["dtype"]}
-    facts |= {name: value for name, value in settings["training"].items() if name not in FREE}
-    facts |= {f"model's {name}": value for name, value in config.items()}
-    facts["training text"] = _data_print(trainer.train_data)
-    facts["held-out text"] = _data_print(trainer.validation)
+    settings = run_settings(loop)
+    facts = {"numtx": __version__, "resume": str(resume), "dtype": settings["dtype"]}
+    facts |= {name: value for name, value in settings["training"].items() if name not in loop.plan.free}
+    facts |= {f"model's {name}": value for name, value in settings["model"].items()}
+    facts["training text"] = _data_print(loop.train_data)
+    facts["held-out text"] = _data_print(loop.validation)
+    facts["frozen weights"] = frozen_print(loop.model)
     if not resume:  # a resumed run gets rank 0's
-        facts["weights"] = weights_print(trainer)
+        facts["weights"] = weights_print(loop)
     return facts
 
 
-def weights_print(trainer: Trainer) -> str:
-    """Return a hash of a trainer's weights."""
-    return hashlib.sha256(trainer.optimizer.flat.buffer.data).hexdigest()[:DIGITS]
+def weights_print(loop: TrainingLoop) -> str:
+    """Return a hash of a loop's weights."""
+    return hashlib.sha256(loop.optimizer.flat.buffer.data).hexdigest()[:DIGITS]
+
+
+def frozen_print(model: Any) -> str | None:
+    """Return a hash of a model's frozen weights, which no optimizer holds; None where there are none."""
+    frozen = list(model.frozen_parameters())
+    return _batches_print([dict(frozen)]) if frozen else None
 
 
 def differences(ranks: Sequence[Mapping[str, Any]]) -> str:
@@ -65,17 +72,20 @@ def _named(ranks: Sequence[int]) -> str:
 
 def _data_print(data: Any) -> str | None:
     """Return a short hash of tokens, of batches (the first, where they come from `at`), or None."""
-    if hasattr(data, "at"):
-        data = [data.at(0)]
-    if isinstance(data, np.ndarray):
-        whole = fingerprint(data)
-        assert whole is not None
-        return whole[: whole.index("sha256 ") + len("sha256 ") + DIGITS]
+    whole = fingerprint(data)
+    if whole is not None:
+        before, mark, digest = whole.partition("sha256 ")
+        return before + mark + digest[:DIGITS]
+    data = first_batches(data)
     if not isinstance(data, Sequence):
         return None
+    return f"{len(data)} batches, sha256 {_batches_print(data)}"
+
+
+def _batches_print(batches: Sequence[Any]) -> str:
     digest = hashlib.sha256()
-    for batch in data:
+    for batch in batches:
         arrays = batch if isinstance(batch, dict) else dict(enumerate(batch))
         for name, array in nn.flatten({str(name): np.asarray(array) for name, array in arrays.items()}).items():
             digest.update(f"{name} {array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-    return f"{len(data)} batches, sha256 {digest.hexdigest()[:DIGITS]}"
+    return digest.hexdigest()[:DIGITS]

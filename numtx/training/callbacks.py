@@ -1,4 +1,4 @@
-"""What a trainer tells others while it works: progress bars, logs and figures are callbacks."""
+"""What a training loop tells others while it works: progress bars, logs and figures are callbacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numtx.training.trainer import Trainer
+    from numtx.training.flat import FlatGradients
+    from numtx.training.loop import TrainingLoop
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TrainingResult:
     ----------
     step : int, updates made
     stopped : bool, whether it ended before the last step because `stop` was called
-    best_step, best_loss : the evaluation whose weights are kept, None before the first
+    best_step, best_value : the evaluation whose weights are kept, None before the first
     seconds : float, training time, earlier sittings included
     folder : Path or None
     """
@@ -52,15 +53,15 @@ class TrainingResult:
     step: int
     stopped: bool
     best_step: int | None
-    best_loss: float | None
+    best_value: float | None
     seconds: float
     folder: Path | None
 
 
 class Callback:
-    """Override what you need; each method is called in the trainer's own thread.
+    """Override what you need; each method is called in the loop's own thread.
 
-    A callback may read everything of the trainer and call `trainer.stop()`. If training raises, `on_end` is not called.
+    A callback may read everything of the loop and call `loop.stop()`. If training raises, `on_end` is not called.
 
     It may also change the numbers in the model's parameters, in place. Other changes (an array put in the place of a
     parameter, another dropout, an open trace, a planted mistake) it must not make on a training of several threads: on
@@ -70,17 +71,23 @@ class Callback:
     Under mpiexec rank 0 alone calls callbacks, and they must leave the parameters as they are: each rank has its own.
     """
 
-    def on_start(self, trainer: Trainer) -> None:
-        """Training is about to begin or go on; `trainer.step` updates were made. Called before all others."""
+    def on_start(self, loop: TrainingLoop) -> None:
+        """Training is about to begin or go on; `loop.step` updates were made. Called before all others."""
 
-    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+    def on_gradients(self, loop: TrainingLoop, gradients: FlatGradients) -> None:
+        """The gradients of a step are there, before clipping and the update; to be read, not changed."""
+
+    def on_step(self, loop: TrainingLoop, report: StepReport) -> None:
         """One update was made."""
 
-    def on_evaluate(self, trainer: Trainer, row: dict[str, Any]) -> None:
+    def on_log(self, loop: TrainingLoop, row: dict[str, Any]) -> None:
+        """Means since the last time were logged; `row` is their line of the log, an evaluation's measures included."""
+
+    def on_evaluate(self, loop: TrainingLoop, row: dict[str, Any]) -> None:
         """An evaluation was made; `row` is its line of the log."""
 
-    def on_save(self, trainer: Trainer, path: Path) -> None:
-        """A checkpoint was written, whole; the first one, of a new run, before its first step."""
+    def on_save(self, loop: TrainingLoop, path: Path) -> None:
+        """A checkpoint was written, whole."""
 
-    def on_end(self, trainer: Trainer, result: TrainingResult) -> None:
+    def on_end(self, loop: TrainingLoop, result: TrainingResult) -> None:
         """Training ended, at its last step or because it was stopped."""

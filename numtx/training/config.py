@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from numtx.training.schedules import SCHEDULES
-from numtx.training.threads import available_threads
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class TrainingConfig:
         Steps between evaluations; the last step is always evaluated.
     save_every : int or None
         Steps between checkpoints; default `eval_every`. The last step is always saved.
-    checkpoints : int
-        How many checkpoints are kept.
+    checkpoints : int or None
+        How many checkpoints are kept; None keeps all.
     recompute : bool
         Hold less in memory: keep only what enters each layer, and recompute the rest in backward.
 
@@ -82,13 +81,19 @@ class TrainingConfig:
     threads: int | None = None
     eval_every: int = 250
     save_every: int | None = None
-    checkpoints: int = 2
+    checkpoints: int | None = 2
     recompute: bool = False
 
+    best_measure: ClassVar[str] = "eval_loss"
+    greater_is_better: ClassVar[bool] = False
+    keeps_best: ClassVar[str] = "run"
+    loss_settings: ClassVar[dict[str, Any]] = {}
+    free: ClassVar[tuple[str, ...]] = ("threads",)
+
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "context", "accumulation", "shards", "eval_every", "checkpoints"):
+        for name in ("steps", "batch", "context", "accumulation", "shards", "eval_every"):
             self._at_least(name, 1, int)
-        for name in ("threads", "save_every"):
+        for name in ("threads", "save_every", "checkpoints"):
             if getattr(self, name) is not None:
                 self._at_least(name, 1, int)
         for name in ("warmup", "seed"):
@@ -123,10 +128,21 @@ class TrainingConfig:
         schedule = SCHEDULES[self.schedule]
         return schedule(step, lr=self.lr, steps=self.steps, warmup=self.warmup, min_lr=self.min_lr)
 
-    @property
-    def worker_threads(self) -> int:
-        """How many threads work: `threads`, or what this machine has for the shards."""
-        return self.threads or min(available_threads(), self.shards)
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by name."""
+        return asdict(self)
+
+    def logs(self, step: int) -> bool:
+        """Say whether the means since the last time are logged after a step: with each evaluation."""
+        return self.evaluates(step)
+
+    def evaluates(self, step: int) -> bool:
+        """Say whether an evaluation follows a step, as one follows the last."""
+        return step > 0 and (step == self.steps or step % self.eval_every == 0)
+
+    def saves(self, step: int) -> bool:
+        """Say whether a checkpoint follows a step: also before the first, so that a full disk is known early."""
+        return step == self.steps or step % (self.save_every or self.eval_every) == 0
 
 
 def _is_number(value: Any) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, zip_longest
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from numtx.text import windows
 from numtx.training.mpi import Alone
 from numtx.training.threads import Workers
+
+if TYPE_CHECKING:
+    from numtx.training.loop import TrainingLoop
 
 
 class Evaluation(NamedTuple):
@@ -80,3 +83,43 @@ def evaluate(
     if not tokens:
         raise ValueError("evaluate: expected at least one label to predict, got none")
     return Evaluation(total / tokens, tokens)
+
+
+class HeldOut:
+    """Measures a loop's model on held-out data: its eval_loss.
+
+    Parameters
+    ----------
+    data : (N,) int array of tokens, or a list of batches (dicts)
+    context : int or None
+        Length of a window, for tokens.
+    batch : int
+        Windows computed at once, for tokens.
+
+    Raises
+    ------
+    ValueError
+        If there are too few tokens to predict one.
+    """
+
+    def __init__(self, data: Any, context: int | None, batch: int):
+        self.data, self.context, self.batch = data, context, batch
+        if isinstance(data, np.ndarray):
+            self.batches()
+
+    def __call__(self, loop: TrainingLoop) -> dict[str, float]:
+        """Return {"eval_loss": ...}, a mean over all labels."""
+        found = evaluate(loop.model, self.data, self.context, batch=self.batch, workers=loop.workers, ranks=loop.ranks)
+        return {"eval_loss": found.loss}
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """Return what is evaluated, batch by batch."""
+        return evaluation_batches(self.data, self.context, self.batch)
+
+
+def measure_of(validation: Any, plan: Any) -> Callable[[TrainingLoop], dict[str, Any]] | None:
+    """Return what measures a loop's weights: a callable that was given, or the loss on data; None without any."""
+    if validation is None or callable(validation):
+        return validation
+    context, batch = getattr(plan, "context", None), getattr(plan, "batch", 1)
+    return HeldOut(validation, context, -(-batch // plan.shards))  # no more memory than a shard of a training step

@@ -1,4 +1,4 @@
-"""All parameters of a model in one buffer, and gradients in buffers of the same layout.
+"""All parameters that are trained in one buffer, and gradients in buffers of the same layout.
 
 An optimizer step, a norm, a clip or a sum over shards is then a few passes over one long array, whatever the model.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -55,29 +55,71 @@ class Slot(NamedTuple):
         return in_memory.transpose(np.argsort(self.order)) if self.order else in_memory.reshape(())
 
 
+def rates_by_pattern(model: Any, rates: Mapping[str, float]) -> Callable[[str, np.ndarray], float]:
+    """Return the `rates` of a FlatParameters: the factor of the first pattern that matches a name, else 1.
+
+    Parameters
+    ----------
+    model : Module
+    rates : dict of pattern -> factor
+        Patterns as in `nn.freeze`; one that matches nothing is refused.
+
+    Examples
+    --------
+    >>> model = nn.FeedForward(4, 8, rng=0)
+    >>> rates = rates_by_pattern(model, {"up.*": 0.1})
+    >>> [rates(name, array) for name, array in model.named_parameters()]
+    [0.1, 0.1, 1.0, 1.0]
+    """
+    factors: dict[str, float] = {}
+    for pattern, factor in rates.items():
+        factors = dict.fromkeys(nn.matching(model, [pattern], "rates_by_pattern"), factor) | factors
+    return lambda name, array: factors.get(name, 1.0)
+
+
+class Group(NamedTuple):
+    """Neighbours in the buffer, [start, stop), that are updated alike.
+
+    Attributes
+    ----------
+    decay : bool, whether weight decay falls on them
+    rate : float, what the learning rate is multiplied by for them
+    """
+
+    start: int
+    stop: int
+    decay: bool
+    rate: float
+
+
 class FlatParameters:
-    """One flat buffer for all parameters of a model; the model's arrays become views of it.
+    """One flat buffer for all parameters of a model that are not frozen; those arrays become views of it.
 
     Each keeps its order in memory: a weight that is the transposed view of an (out, in) array stays one. Decayed
-    parameters come first, so that weight decay is one slice.
+    parameters come first, and those of one learning rate lie together, so that a group is one slice.
 
     Parameters
     ----------
     model : Module
         Its parameters are of one floating dtype. They are rebound: whoever kept an array from before keeps the old one.
+        What is frozen (`nn.freeze`) stays where it is.
     decay : callable (name, array) -> bool, optional
         Which parameters are decayed; default `decayed_by_default`.
+    rates : callable (name, array) -> float, optional
+        What the learning rate is multiplied by for a parameter; default 1 for all. See `rates_by_pattern`.
 
     Attributes
     ----------
-    buffer : (N,) array, all parameters, each padded with zeros to whole cache lines
+    buffer : (N,) array, all trained parameters, each padded with zeros to whole cache lines
     views : dict of dotted name -> array, in the order of the buffer
     decayed : int, buffer[:decayed] is what weight decay falls on
+    groups : list of Group, which are the whole buffer
 
     Raises
     ------
     ValueError
-        If there is no parameter, if their dtypes differ, or if two names share one array.
+        If there is no parameter to train, if their dtypes differ, if two names share one array, or if a rate is not a
+        number of at least 0.
 
     Examples
     --------
@@ -86,22 +128,33 @@ class FlatParameters:
     (['weight', 'bias'], (2, 3))
     """
 
-    def __init__(self, model: Any, decay: Callable[[str, np.ndarray], bool] | None = None):
+    def __init__(
+        self,
+        model: Any,
+        decay: Callable[[str, np.ndarray], bool] | None = None,
+        rates: Callable[[str, np.ndarray], float] | None = None,
+    ):
         decay = decay or decayed_by_default
-        arrays = dict(model.named_parameters())
+        arrays = dict(model.trainable_parameters())
         self.model = model
         self.dtype = self._check(arrays)
-        first = {name for name, array in arrays.items() if decay(name, array)}
-        names = sorted(arrays, key=lambda name: name not in first)  # stable: the model's order within each part
+        # What is updated alike, by (decay, rate); within a group the model's order.
+        alike: dict[tuple[bool, float], list[str]] = {}
+        for name, array in arrays.items():
+            rate = 1.0 if rates is None else _rate(name, rates(name, array))
+            alike.setdefault((bool(decay(name, array)), rate), []).append(name)
         line = max(1, LINE // self.dtype.itemsize)
         self.slots: dict[str, Slot] = {}
-        start = self.decayed = 0
-        for name in names:
-            array = arrays[name]
-            self.slots[name] = Slot(start, start + array.size, array.shape, memory_order(array))
-            start += -(-array.size // line) * line
-            if name in first:
-                self.decayed = start
+        self.groups: list[Group] = []
+        start = 0
+        for decays, rate in sorted(alike, key=lambda group: not group[0]):
+            before = start
+            for name in alike[decays, rate]:
+                array = arrays[name]
+                self.slots[name] = Slot(start, start + array.size, array.shape, memory_order(array))
+                start += -(-array.size // line) * line
+            self.groups.append(Group(before, start, decays, rate))
+        self.decayed = max((group.stop for group in self.groups if group.decay), default=0)
         self.size = start
         self.buffer = self.zeros()
         self.views = {name: slot.view(self.buffer) for name, slot in self.slots.items()}
@@ -113,7 +166,7 @@ class FlatParameters:
     def _check(arrays: dict[str, np.ndarray]) -> np.dtype:
         dtypes = {array.dtype for array in arrays.values()}
         if len(dtypes) != 1 or next(iter(dtypes)).kind != "f":
-            found = ", ".join(sorted(map(str, dtypes))) or "no parameter"
+            found = ", ".join(sorted(map(str, dtypes))) or "none that is not frozen"
             raise ValueError(f"FlatParameters: expected parameters of one floating dtype, got {found}")
         for (name, array), (other, tied) in combinations(arrays.items(), 2):
             if np.may_share_memory(array, tied) and np.shares_memory(array, tied):
@@ -134,12 +187,16 @@ class FlatParameters:
         Raises
         ------
         ValueError
-            If the model's parameters have other names, shapes or another dtype than when they were flattened.
+            If the model's parameters have other names, shapes or another dtype than when they were flattened, or others
+            of them are frozen.
         """
-        arrays = dict(self.model.named_parameters())
+        arrays = dict(self.model.trainable_parameters())
         if arrays.keys() != self.views.keys():
             differ = ", ".join(sorted(arrays.keys() ^ self.views.keys()))
-            raise ValueError(f"FlatParameters: expected the parameters that were flattened, got others: {differ}")
+            raise ValueError(
+                f"FlatParameters: expected the parameters that were flattened, got others: {differ}; freeze and"
+                " unfreeze before the optimizer is made"
+            )
         for name, view in self.views.items():
             array = arrays[name]
             if array is view:
@@ -153,8 +210,14 @@ class FlatParameters:
             self.model.set_parameter(name, view)
 
 
+def _rate(name: str, rate: Any) -> float:
+    if not (isinstance(rate, int | float | np.number) and math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"FlatParameters: expected a rate of at least 0 for {name}, got {rate!r}")
+    return float(rate)
+
+
 class FlatGradients:
-    """Gradients of all parameters in one buffer of the parameters' layout.
+    """Gradients of all trained parameters in one buffer of the parameters' layout.
 
     Attributes
     ----------

@@ -19,15 +19,17 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
 from numtx.functional.threads import available_processors
 from numtx.training.agreement import differences
-from numtx.training.config import TrainingConfig
 from numtx.training.crew import sendable
 from numtx.training.threads import available_threads
+
+if TYPE_CHECKING:
+    from numtx.training.plan import TrainingPlan
 
 MESSAGE = 1 << 18  # elements that are passed on at once: a rank adds its part to one while the next is on its way
 LONGEST_PAUSE = 2e-4  # seconds between two looks for the others; whoever waits leaves its processor to those who work
@@ -76,9 +78,9 @@ class Alone:
         """Whether this rank saves, logs and shows."""
         return self.rank == 0
 
-    def threads(self, config: TrainingConfig) -> int:
+    def threads(self, plan: TrainingPlan) -> int:
         """Return how many threads work in this rank."""
-        return config.worker_threads
+        return plan.threads or min(available_threads(), plan.shards)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -162,11 +164,11 @@ class Ranks(Alone):
         self._known: BaseException | None = None  # an error that all ranks were told of
         self._passing = False  # arrays are on their way: whoever fails now cannot tell the others
 
-    def threads(self, config: TrainingConfig) -> int:
+    def threads(self, plan: TrainingPlan) -> int:
         """Return how many threads work in this rank: as told, or at most its share of the processors."""
-        if config.threads:
-            return config.threads
-        shards = -(-config.shards // self.size)
+        if plan.threads:
+            return plan.threads
+        shards = -(-plan.shards // self.size)
         return max(1, min(available_threads(), available_processors() // self._sharing, shards))
 
     @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from numtx.functional.blocks import BLOCK
-from numtx.training.flat import FlatGradients, FlatParameters, pieces
+from numtx.training.flat import FlatGradients, FlatParameters, Group, pieces
 from numtx.training.threads import Workers
 
 BLOCK_IN_THREADS = 1 << 17  # between two NumPy calls a thread waits for the interpreter lock: fewer, longer calls
@@ -37,6 +37,9 @@ class Optimizer:
     decay : callable (name, array) -> bool, optional
         Which parameters are decayed; default those of two or more axes whose name has no "bias". (torch.optim decays
         every parameter of a group.) Where `model` is a FlatParameters it has been decided already.
+    rates : callable (name, array) -> float, optional
+        What the learning rate is multiplied by for a parameter, 1 if nothing is said: `rates_by_pattern` makes one. As
+        with the groups of torch.optim, decoupled weight decay is multiplied too. Decided with `decay`.
 
     Attributes
     ----------
@@ -54,13 +57,15 @@ class Optimizer:
         lr: float,
         weight_decay: float = 0.0,
         decay: Callable[[str, np.ndarray], bool] | None = None,
+        rates: Callable[[str, np.ndarray], float] | None = None,
     ):
         name = type(self).__name__
         if lr < 0 or weight_decay < 0:
             raise ValueError(f"{name}: expected lr and weight_decay of 0 or more, got {lr} and {weight_decay}")
-        if isinstance(model, FlatParameters) and decay is not None:
-            raise ValueError(f"{name}: expected decay to be given to FlatParameters, got it beside one")
-        self.flat = model if isinstance(model, FlatParameters) else FlatParameters(model, decay)
+        if isinstance(model, FlatParameters) and (decay is not None or rates is not None):
+            given = "decay" if decay is not None else "rates"
+            raise ValueError(f"{name}: expected {given} to be given to FlatParameters, got it beside one")
+        self.flat = model if isinstance(model, FlatParameters) else FlatParameters(model, decay, rates)
         self.lr = lr
         self.weight_decay = weight_decay
         self.steps = 0
@@ -89,8 +94,7 @@ class Optimizer:
         update = self.begin(lr)
         count = workers.worth(self.flat.size) if workers else 1
         block = BLOCK if count == 1 else BLOCK_IN_THREADS
-        decayed, size = self.flat.decayed, self.flat.size
-        cuts = pieces(0, decayed, count, block) + pieces(decayed, size, count, block)
+        cuts = [(group, *cut) for group in self.flat.groups for cut in pieces(group.start, group.stop, count, block)]
         while len(self._scratch) < len(cuts):
             self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
         (workers or Workers(1)).map(
@@ -118,18 +122,26 @@ class Optimizer:
             setattr(self, name, value)
         if not self._scratch:
             self._scratch.append(np.empty(BLOCK_IN_THREADS, self.flat.dtype))
-        boundary = min(max(start, self.flat.decayed), stop)
-        for cut in ((start, boundary), (boundary, stop)):
-            self._update_range(*cut, gradient, update.lr, BLOCK, self._scratch[0], scale)
+        for group in self.flat.groups:
+            cut = max(start, group.start), min(stop, group.stop)
+            self._update_range(group, *cut, gradient, update.lr, BLOCK, self._scratch[0], scale)
 
     def finish(self, update: Update) -> None:
         """Say that all parts of a step were made."""
         self.torn = False
 
     def _update_range(
-        self, start: int, stop: int, gradient: np.ndarray, rate: float, block: int, scratch: np.ndarray, scale=1.0
+        self,
+        group: Group,
+        start: int,
+        stop: int,
+        gradient: np.ndarray,
+        lr: float,
+        block: int,
+        scratch: np.ndarray,
+        scale: float = 1.0,
     ) -> None:
-        weight_decay = self.weight_decay if start < self.flat.decayed else 0.0
+        rate, weight_decay = lr * group.rate, self.weight_decay if group.decay else 0.0
         for at in range(start, stop, block):
             cut = slice(at, min(at + block, stop))
             if scale < 1:
@@ -213,7 +225,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    model, lr, weight_decay, decay : see Optimizer
+    model, lr, weight_decay, decay, rates : see Optimizer
     momentum : float in [0, 1)
         0 keeps no buffer b.
 
@@ -239,12 +251,13 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         decay: Callable[[str, np.ndarray], bool] | None = None,
+        rates: Callable[[str, np.ndarray], float] | None = None,
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"SGD: expected momentum in [0, 1), got {momentum}")
         self.momentum = momentum
         self.moments = ("momentum_buffer",) if momentum else ()  # type: ignore[misc]
-        super().__init__(model, lr, weight_decay, decay)
+        super().__init__(model, lr, weight_decay, decay, rates)
 
     def _update(self, p, g, *rest):
         *moments, scratch, lr, weight_decay = rest
@@ -270,7 +283,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    model, lr, weight_decay, decay : see Optimizer
+    model, lr, weight_decay, decay, rates : see Optimizer
     betas : (float, float), each in [0, 1)
     eps : float
         Stands outside the root of the corrected v̂, as in the paper and in torch.optim.Adam.
@@ -301,13 +314,14 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decay: Callable[[str, np.ndarray], bool] | None = None,
+        rates: Callable[[str, np.ndarray], float] | None = None,
     ):
         name = type(self).__name__
         if not (len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(f"{name}: expected two betas in [0, 1), got {betas}")
         if not eps > 0:
             raise ValueError(f"{name}: expected a positive eps, got {eps}")
-        super().__init__(model, lr, weight_decay, decay)
+        super().__init__(model, lr, weight_decay, decay, rates)
         self.betas = (betas[0], betas[1])
         self.eps = eps
 
@@ -340,7 +354,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    model, lr, betas, eps, weight_decay, decay : see Adam and Optimizer
+    model, lr, betas, eps, weight_decay, decay, rates : see Adam and Optimizer
 
     Notes
     -----
@@ -364,8 +378,9 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         decay: Callable[[str, np.ndarray], bool] | None = None,
+        rates: Callable[[str, np.ndarray], float] | None = None,
     ):
-        super().__init__(model, lr, betas, eps, weight_decay, decay)
+        super().__init__(model, lr, betas, eps, weight_decay, decay, rates)
 
     def _update(self, p, g, m, v, scratch, lr, weight_decay):
         if weight_decay:

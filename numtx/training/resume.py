@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numtx.checkpoints import read_json
 from numtx.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from numtx.training.trainer import Trainer
+    from numtx.training.loop import TrainingLoop
 
+NOTES = ("architectures", "transformers_version", "_name_or_path")  # of a config: they change nothing
 FREE = ("threads",)  # settings that change the speed of a run and none of its numbers
 
 
@@ -49,18 +50,26 @@ def refuse_changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], free: tu
         raise ValueError(f"resume: expected the settings of the run, got {said}; only {', '.join(free)} may differ")
 
 
-def run_settings(trainer: Trainer) -> dict[str, Any]:
+def run_settings(loop: TrainingLoop) -> dict[str, Any]:
     """Return what a run keeps of what decides its numbers, besides the model's own config: JSON's types."""
     return {
-        "training": asdict(trainer.config),
-        "dtype": str(trainer.model.dtype),
-        "data": trainer.data,
-        "tokens": {"train": fingerprint(trainer.train_data), "validation": fingerprint(trainer.validation)},
+        "training": loop.plan.settings(),
+        "dtype": str(loop.model.dtype),
+        "data": loop.data,
+        "tokens": {"train": fingerprint(loop.train_data), "validation": fingerprint(loop.validation)},
+        "keeps_best": loop.plan.keeps_best,
+        "model": _model_config(loop.model),
     }
 
 
+def _model_config(model: Any) -> dict[str, Any]:
+    """Return what makes a model's shape and function; a config read from a file says more than one in memory."""
+    config = model.config.to_dict() if hasattr(model, "config") else {}
+    return {name: value for name, value in config.items() if name not in NOTES}
+
+
 def fingerprint(tokens: Any) -> str | None:
-    """Return a hash of an array of tokens, None for anything else.
+    """Return a hash of an array of tokens, what another's own `fingerprint()` says, or None.
 
     Examples
     --------
@@ -68,31 +77,45 @@ def fingerprint(tokens: Any) -> str | None:
     ('3 tokens, sha256', None)
     """
     if not isinstance(tokens, np.ndarray):
-        return None
+        own = getattr(tokens, "fingerprint", None)
+        return own() if own else None
     digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).hexdigest()
     return f"{tokens.size} tokens, sha256 {digest}"
 
 
-def go_on(trainer: Trainer, run: RunFolder) -> None:
-    """Put the newest checkpoint of a run into a trainer, if it asks for the run that began there.
+def go_on(loop: TrainingLoop, run: RunFolder, at: Path | None = None) -> None:
+    """Put the newest whole checkpoint of a run, or the one at a path, into a loop that asks for the same run.
 
     Raises
     ------
     ValueError
         In one line: a setting, the model's config, the dtype or the text differs, or no checkpoint is whole.
     """
-    wanted = run_settings(trainer)
-    saved = run.settings
-    refuse_changes(saved.get("training", {}), wanted["training"])
+    wanted = run_settings(loop)
+    saved, model = run.settings, loop.model
+    refuse_changes(saved.get("training", {}), wanted["training"], loop.plan.free)
     refuse_changes(saved, {name: wanted[name] for name in ("dtype", "data")})
-    refuse_changes(read_json(run.path / "config.json"), trainer.model.config.to_dict())
+    refuse_changes(run.model_config(), wanted["model"])
     for part, found in wanted["tokens"].items():
         if saved.get("tokens", {}).get(part) != found:
             raise ValueError(f"resume: expected the {part} text of the run, got another")
-    model = trainer.model
-    checkpoint = run.newest_checkpoint(lambda path: type(model).from_pretrained(path, dtype=model.dtype))
-    model.load_state_dict(checkpoint.model.state_dict())
-    trainer.optimizer.load_state_dict(checkpoint.optimizer)
-    trainer.progress = checkpoint.progress
-    trainer.log = run.cut_log(trainer.step)
-    run.remove_after(trainer.step)
+    checkpoint = run.newest_checkpoint() if at is None else run.checkpoint(at)
+    put_weights(model, checkpoint.path)
+    loop.optimizer.load_state_dict(checkpoint.optimizer)
+    loop.progress = checkpoint.progress
+    loop.log = run.cut_log(loop.step)
+    run.remove_after(loop.step)
+
+
+def put_weights(model: Any, folder: str | os.PathLike[str]) -> None:
+    """Put the weights that `save_pretrained` wrote into a model, which stays the same object with the same arrays.
+
+    Raises
+    ------
+    ValueError
+        If they are those of another model.
+    """
+    if hasattr(model, "load_saved"):  # which also knows adapters
+        model.load_saved(folder)
+    else:
+        model.load_state_dict(type(model).from_pretrained(folder, dtype=model.dtype).state_dict())

@@ -1,13 +1,16 @@
 """A training run on disk: what it was asked, its best weights, its log, and what a resume needs.
 
-    RUN/config.json, model.safetensors   the best weights by evaluation; Transformers opens the folder
+    RUN/config.json, model.safetensors   the best weights by evaluation; Transformers opens the folder (of a
+                                         Trainer: in its checkpoints)
     RUN/tokenizer.json, ...              the tokenizer, where there is one
     RUN/training.json                    format version, numtx version, settings, where the text came from
     RUN/text.txt                         the text, where it could not be read again
     RUN/log.jsonl                        a line an evaluation
-    RUN/checkpoint-N/                    the weights after N steps, optimizer.safetensors, trainer_state.json
+    RUN/checkpoint-N/                    the weights after N steps, optimizer.safetensors, trainer_state.json, and
+                                         manifest.json: sizes and hashes of its files, written last
 
 Everything is written beside and renamed when it is whole, so a full disk or a power cut leaves the last save as it was.
+A checkpoint is read only after its files were found to be those that were written.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +34,12 @@ from numtx.checkpoints import (
     load_arrays,
     read_json,
     read_json_lines,
+    remove_folder,
     remove_leftovers,
     save_arrays,
+    verify_manifest,
     write_json,
+    write_manifest,
 )
 from numtx.training.config import TrainingConfig
 from numtx.training.progress import Progress
@@ -47,14 +53,14 @@ SETTINGS, LOG, TEXT, STATE, OPTIMIZER = (
     "trainer_state.json",
     "optimizer.safetensors",
 )
-NEEDED = (SETTINGS, LOG, "config.json", "model.safetensors")
+WHOLE_MODEL = ("config.json", "model.safetensors")
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # what is saved of a model with one
 
 
 class Checkpoint(NamedTuple):
-    """What a resume needs: a folder, the model it holds, the optimizer's state, and how far the run had come."""
+    """What a resume needs: a folder, with the model, the optimizer's state, and how far the run had come."""
 
     path: Path
-    model: Any
     optimizer: dict[str, np.ndarray]
     progress: Progress
 
@@ -81,39 +87,72 @@ class RunFolder:
         *,
         tokenizer: Any = None,
         text: str | None = None,
+        replace: bool = False,
     ) -> RunFolder:
         """Make the folder, with the model's present weights.
 
         Parameters
         ----------
         path : path
-            New, or an empty folder.
-        model : module with `save_pretrained`
+            New, or an empty folder; where `model` is None, also one with other files, which stay.
+        model : module with `save_pretrained`, or None
+            None: the folder itself holds no weights, its checkpoints do.
         settings : dict
             What training.json is to hold besides the versions; JSON's types.
         tokenizer : Tokenizer, optional
         text : str, optional
             Text to keep, where it cannot be read again.
+        replace : bool
+            Take away a run that is there: its checkpoints, its log and its settings.
 
         Raises
         ------
         ValueError
             If the folder has content, or cannot be written.
         """
-        path = Path(path)
-        if path.is_dir() and any(path.iterdir()):
-            what = "a run, which can be resumed" if (path / SETTINGS).exists() else "other files"
-            raise ValueError(f"RunFolder: expected a new or empty folder, got '{path}' with {what}")
-        settings = {"format_version": FORMAT_VERSION, "numtx": __version__, **settings}
-        with _saving(path, "nothing was saved before"), atomic_folder(path) as folder:
-            model.save_pretrained(folder)
+        run = cls(path, {"format_version": FORMAT_VERSION, "numtx": __version__, **settings})
+        run._clear(replace, others_stay=model is None)
+        with _saving(run.path, "nothing was saved before"), run._new() as folder:
+            if model is not None:
+                model.save_pretrained(folder)
             if tokenizer is not None:
                 tokenizer.save(folder)
             if text is not None:
                 atomic_write(folder / TEXT, text)
             atomic_write(folder / LOG, "")
-            write_json(folder / SETTINGS, settings)
-        return cls(path, settings)
+            write_json(folder / SETTINGS, run.settings)  # last: without it the folder is no run
+        return run
+
+    def _clear(self, replace: bool, others_stay: bool) -> None:
+        """Refuse a folder that is taken, or take away the run in it."""
+        path = self.path
+        if not path.is_dir():
+            return
+        if (path / SETTINGS).exists():
+            if not replace:
+                raise ValueError(
+                    f"RunFolder: expected a new or empty folder, got '{path}' with a run, which can be resumed"
+                )
+            with _saving(path, "part of the run that was to be replaced is there"):
+                for old in self.checkpoints():
+                    remove_folder(old)
+                for name in (LOG, SETTINGS):
+                    (path / name).unlink(missing_ok=True)
+        elif self.checkpoints():
+            raise ValueError(
+                f"RunFolder: expected a new or empty folder, got '{path}' with checkpoints that no numtx run wrote"
+            )
+        elif any(path.iterdir()) and not others_stay:
+            raise ValueError(f"RunFolder: expected a new or empty folder, got '{path}' with other files")
+
+    @contextmanager
+    def _new(self) -> Iterator[Path]:
+        """Give the folder to fill: a new one that takes its name when it is whole, or the one with other files."""
+        if self.path.is_dir() and any(self.path.iterdir()):
+            yield self.path
+        else:
+            with atomic_folder(self.path) as folder:
+                yield folder
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -128,8 +167,7 @@ class RunFolder:
         if not path.is_dir():
             why = "is a file" if path.exists() else "does not exist"
             raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which {why}")
-        lacking = [name for name in NEEDED if not (path / name).is_file()]
-        if SETTINGS in lacking:
+        if not (path / SETTINGS).is_file():
             raise ValueError(f"RunFolder: expected the folder of a run, got '{path}', which has no {SETTINGS}")
         settings = read_json(path / SETTINGS)
         version = settings.get("format_version")
@@ -138,7 +176,7 @@ class RunFolder:
                 f"RunFolder: expected a run of format {FORMAT_VERSION}, got '{path}' of format {version}, written by"
                 f" numtx {settings.get('numtx', 'unknown')}"
             )
-        if lacking:
+        if lacking := _lacking(path, settings):
             raise ValueError(f"RunFolder: expected a whole run, got '{path}', which lacks {', '.join(lacking)}")
         wrong = [name for name in ("training", "data", "tokens") if not isinstance(settings.get(name, {}), dict)]
         wrong += ["dtype"] if settings.get("dtype", DTYPES[0]) not in DTYPES else []
@@ -152,6 +190,17 @@ class RunFolder:
     def dtype(self) -> np.dtype:
         """What the run is trained in."""
         return np.dtype(self.settings.get("dtype", DTYPES[0]))
+
+    def model_config(self) -> dict[str, Any]:
+        """Return the model's config, as its `to_dict` gave it when the run began.
+
+        Raises
+        ------
+        ValueError
+            If it is broken.
+        """
+        kept = self.settings.get("model")
+        return kept if isinstance(kept, dict) else read_json(self.path / "config.json")
 
     def config(self, **changes: Any) -> TrainingConfig:
         """Return the settings of the training that the run was asked for, with changes.
@@ -175,17 +224,44 @@ class RunFolder:
         with _saving(self.path, "the weights saved before are intact"):
             model.save_pretrained(self.path)
 
-    def save_checkpoint(self, model: Any, optimizer: Mapping[str, np.ndarray], progress: Progress, keep: int) -> Path:
-        """Write checkpoint-N whole, N the steps made, and only then remove the oldest beyond `keep`."""
+    def save_checkpoint(
+        self,
+        model: Any,
+        optimizer: Mapping[str, np.ndarray],
+        progress: Progress,
+        keep: int | None = None,
+        *,
+        tokenizer: Any = None,
+        never_removed: int | None = None,
+    ) -> Path:
+        """Write checkpoint-N whole, N the steps made, and only then remove the oldest beyond `keep`.
+
+        Parameters
+        ----------
+        keep : int or None
+            How many stay, this one among them; None: all.
+        tokenizer : Tokenizer, optional
+            Kept in the checkpoint too.
+        never_removed : int, optional
+            The step of one that stays, and counts among `keep`; both it and the newest stay where `keep` is 1.
+        """
         path = self.path / f"checkpoint-{progress.step}"
         before = self.checkpoints()
         left = f"'{before[-1]}' is intact" if before else "nothing was saved before"
         with _saving(path, left), atomic_folder(path) as folder:
             model.save_pretrained(folder)
+            if tokenizer is not None:
+                tokenizer.save(folder)
             save_arrays(folder / OPTIMIZER, optimizer)
             write_json(folder / STATE, asdict(progress))
-        for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            write_manifest(folder)
+        verify_manifest(path)
+        stay = {path, self.path / f"checkpoint-{never_removed}"}
+        others = [old for old in self.checkpoints() if old not in stay]
+        room = len(others) if keep is None else max(0, keep - (len(self.checkpoints()) - len(others)))
+        for old in others[: len(others) - room]:
+            with suppress(OSError):
+                remove_folder(old)
         return path
 
     def checkpoints(self) -> list[Path]:
@@ -193,13 +269,8 @@ class RunFolder:
         found = [path for path in self.path.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
         return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
-    def newest_checkpoint(self, open_model: Callable[[Path], Any]) -> Checkpoint:
-        """Return the newest checkpoint that is whole, passing over damaged ones.
-
-        Parameters
-        ----------
-        open_model : callable
-            `open_model(folder)` gives the model of a checkpoint, or raises a ValueError if it is damaged.
+    def newest_checkpoint(self) -> Checkpoint:
+        """Return the newest checkpoint that is whole; a damaged one is passed over with a warning that names it.
 
         Raises
         ------
@@ -207,19 +278,42 @@ class RunFolder:
             If there is none.
         """
         problem = "which has none"
+        damaged: list[str] = []
         for path in reversed(self.checkpoints()):
             try:
-                progress = Progress.from_state(read_json(path / STATE))
-                return Checkpoint(path, open_model(path), load_arrays(path / OPTIMIZER), progress)
+                found = self.checkpoint(path)
             except ValueError as error:
                 problem = f"where the last try gave: {error}"
+                damaged.append(f"{path.name} ({error})")
+                continue
+            if damaged:
+                said = f"RunFolder: passed over {', '.join(damaged)}; the newest whole one is '{path}'"
+                warnings.warn(said, stacklevel=2)
+            return found
         raise ValueError(f"RunFolder: expected a whole checkpoint in '{self.path}', {problem}")
+
+    def checkpoint(self, path: str | os.PathLike[str]) -> Checkpoint:
+        """Return a checkpoint, verified.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged, or of another run.
+        """
+        path = Path(path)
+        if path.resolve() not in [own.resolve() for own in self.checkpoints()]:
+            have = ", ".join(own.name for own in self.checkpoints()) or "none"
+            raise ValueError(f"RunFolder: expected a checkpoint of '{self.path}' ({have}), got '{path}'")
+        verify_manifest(path)
+        progress = Progress.from_state(read_json(path / STATE))
+        return Checkpoint(path, load_arrays(path / OPTIMIZER), progress)
 
     def remove_after(self, step: int) -> None:
         """Remove what a killed process left: checkpoints newer than the one that was whole, and unfinished ones."""
         newer = [path for path in self.checkpoints() if int(path.name.removeprefix("checkpoint-")) > step]
         for path in newer:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                remove_folder(path)
         remove_leftovers(self.path)
 
     def append_log(self, row: Mapping[str, Any]) -> None:
@@ -262,6 +356,14 @@ class RunFolder:
         """Return the text kept in the run, if there is one."""
         path = self.path / TEXT
         return path.read_bytes().decode("utf-8") if path.is_file() else None
+
+
+def _lacking(path: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Return the files that a run lacks."""
+    needed = [LOG]
+    if settings.get("keeps_best", "run") == "run":
+        needed += ADAPTER if (path / ADAPTER[0]).is_file() else WHOLE_MODEL
+    return [name for name in needed if not (path / name).is_file()]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,14 +16,6 @@ from numtx.training.flat import FlatGradients, FlatParameters, pieces
 from numtx.training.mpi import Alone
 from numtx.training.optimizers import Optimizer, Update
 from numtx.training.threads import Workers
-
-
-def as_batch(batch: Any) -> dict[str, Any]:
-    """Return a batch as a dict; a pair is (input_ids, shift_labels), as TokenBatches gives it."""
-    if isinstance(batch, dict):
-        return batch
-    input_ids, shift_labels = batch
-    return {"input_ids": input_ids, "shift_labels": shift_labels}
 
 
 class Piece(NamedTuple):
@@ -81,6 +73,8 @@ class ShardedGradients:
     ranks : Alone or Ranks, optional
         Processes of an MPI job that share the shards; each gives the same batches, and has the whole loss and sums in
         the end, of the same bits as one process alone. Default: this process alone.
+    loss_settings : dict, optional
+        Keywords for every call of the model's `loss_and_grads`.
 
     Attributes
     ----------
@@ -101,6 +95,7 @@ class ShardedGradients:
         workers: Workers | None = None,
         recompute: bool = False,
         ranks: Alone | None = None,
+        loss_settings: Mapping[str, Any] | None = None,
     ):
         if shards < 1:
             raise ValueError(f"ShardedGradients: expected at least one shard, got {shards}")
@@ -113,6 +108,7 @@ class ShardedGradients:
         self.workers = workers or Workers(1)
         self.ranks = ranks or Alone()
         self.keep = "inputs" if recompute else "all"
+        self.loss_settings = dict(loss_settings or {})
         self.gradients: FlatGradients = flat.gradients()
         self._crew: Crew | None = None
         self._computed: list[FlatGradients] = []
@@ -280,4 +276,6 @@ class ShardedGradients:
         """Return a piece's part of the loss and its tree of gradients."""
         rng = np.random.default_rng(piece.key)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return self.model.loss_and_grads(piece.batch, rng=rng, num_items=num_items, keep=self.keep)
+            return self.model.loss_and_grads(
+                piece.batch, rng=rng, num_items=num_items, keep=self.keep, **self.loss_settings
+            )

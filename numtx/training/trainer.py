@@ -1,305 +1,247 @@
-"""The training loop. What it shows, draws or prints is done by callbacks."""
+"""Fine-tuning with the constructor and methods of Transformers' Trainer, over numtx's training loop."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from numtx.text import TokenBatches, windows
-from numtx.training.agreement import training_facts, weights_print
-from numtx.training.allocator import keep_freed_memory
-from numtx.training.callbacks import Callback, StepReport, TrainingResult
-from numtx.training.clip import clip_factor
-from numtx.training.config import TrainingConfig
-from numtx.training.evaluation import evaluate, evaluation_batches
-from numtx.training.mpi import Alone, found_ranks
-from numtx.training.nonfinite import (
-    NonFiniteError,
-    first_nonfinite,
-    first_nonfinite_evaluated,
-    first_nonfinite_sum,
-)
-from numtx.training.optimizers import AdamW
-from numtx.training.progress import Progress, Since
-from numtx.training.resume import go_on, run_settings
-from numtx.training.run_folder import RunFolder
-from numtx.training.sharding import ShardedGradients, as_batch
-from numtx.training.threads import Workers
+from numtx.checkpoints import verify_manifest, write_json
+from numtx.training.epochs import OWNER, Batches, Epochs, training_order
+from numtx.training.evaluates import Evaluates, is_several
+from numtx.training.feature_checks import check_features, check_first_batch
+from numtx.training.fine_tuning import ArgumentsPlan, FineTuning
+from numtx.training.flat import rates_by_pattern
+from numtx.training.optimizers import SGD, AdamW, Optimizer
+from numtx.training.resume import put_weights
+from numtx.training.trainer_callbacks import best_measure
+from numtx.training.trainer_state import TrainerControl, TrainerState, TrainOutput
+from numtx.training.weight_groups import get_decay_parameter_names
 
 
-class Trainer:
-    """Trains a language model with AdamW.
+class Trainer(Evaluates):
+    """Trains a model on a dataset, evaluates it, and keeps checkpoints that a run goes on from.
 
     Parameters
     ----------
-    model : module with `loss_and_grads` and `loss`
-        Updated in place; its parameters become views of one buffer. For a run folder it also has `save_pretrained` and
-        `from_pretrained`, and a `config` with `to_dict`, the content of its config.json.
-    train : (N,) int array of tokens, or an object whose `at(step)` gives a batch
-        A batch is (input_ids, shift_labels), or a dict as `loss_and_grads` takes it; it depends on the step alone.
-    validation : (N,) int array of tokens, or a list of batches (dicts), optional
-        The weights that do best on it are the run's; without it, the newest are.
-    config : TrainingConfig
-    folder : path, optional
-        Where the run is kept; without it nothing is saved.
-    tokenizer : Tokenizer, optional
-        Kept in the run.
-    callbacks : sequence of Callback
-    data : dict, optional
-        Where the text came from, in JSON's types; kept in the run, and compared on resume.
-    text : str, optional
-        The text itself, kept in the run where it cannot be read again.
-    ranks : Alone or Ranks, optional
-        Default: what mpiexec started, or this process alone. Each rank makes the same trainer; then all compute, and
-        rank 0 saves, logs, and calls callbacks, which must not change the parameters. What one raises ends all.
+    model : a pretrained family with a head, or any module with `loss_and_grads`, `loss` and `count_labels`
+        Updated in place. Freeze what is to stay before (`numtx.nn.freeze`).
+    args : TrainingArguments
+    data_collator : callable, optional
+        Default: `DataCollatorWithPadding` where the tokenizer can pad, else `default_data_collator`.
+    train_dataset, eval_dataset : list of dicts, Dataset, dict of columns, path, or `datasets.Dataset`
+        Rows as a tokenizer made them, and labels. `eval_dataset` may be a dict of several.
+    processing_class : tokenizer, optional
+        For padding; saved beside the model. `tokenizer` is its older name.
+    model_init : callable, optional
+        Makes the model, instead of `model`.
+    compute_metrics : callable, optional
+        Takes an `EvalPrediction`, which unpacks as (predictions, labels), and returns a dict of measures.
+    callbacks : list of TrainerCallback, optional
+    optimizers : (Optimizer, callable), optional
+        An optimizer of `numtx.training` made over the model, and a function from a step to its learning rate; None of
+        either stands for that of the arguments.
+    preprocess_logits_for_metrics : callable (logits, labels) -> logits, optional
+        To keep less of the scores of each batch.
 
     Attributes
     ----------
-    step : int, updates made so far
-    log : list of dict, a row an evaluation
+    state : TrainerState
+    control : TrainerControl
+    optimizer : Optimizer or None, of the last training
+
+    Notes
+    -----
+    The loss of an update is the mean over the real labels of all its micro-batches, and `eval_loss` the mean over the
+    real labels of all rows, whatever the batch size. Transformers averages the means of batches where a model's forward
+    takes no `num_items_in_batch`, and of a causal language model counts the first label of each row too, which is never
+    predicted. A batch depends on the seed and the step alone, in an order of its own (not that of PyTorch), so a
+    training that goes on gives the bits of one that was never interrupted.
 
     Examples
     --------
-    >>> from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
-    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
-    >>> Trainer(model, np.arange(100) % 5, config=TrainingConfig(steps=3, batch=2, context=8)).train().step
-    3
+    >>> from numtx.models import BertConfig, BertForSequenceClassification
+    >>> from numtx.training import PrinterCallback, TrainingArguments
+    >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    >>> model = BertForSequenceClassification(BertConfig(vocab_size=9, **sizes), rng=0)
+    >>> rows = [{"input_ids": [1, 2 + label, 3], "label": label} for label in (0, 1) * 8]
+    >>> from tempfile import mkdtemp
+    >>> args = TrainingArguments(mkdtemp(), max_steps=2, save_strategy="no", report_to="none")
+    >>> trainer = Trainer(model, args, train_dataset=rows, eval_dataset=rows)
+    >>> printer = trainer.pop_callback(PrinterCallback)
+    >>> trainer.train().global_step, sorted(trainer.evaluate())[:2]
+    (2, ['epoch', 'eval_loss'])
     """
 
-    def __init__(
-        self,
-        model: Any,
-        train: Any,
-        validation: Any = None,
-        config: TrainingConfig | None = None,
-        folder: str | os.PathLike[str] | None = None,
-        *,
-        tokenizer: Any = None,
-        callbacks: Sequence[Callback] = (),
-        data: Mapping[str, Any] | None = None,
-        text: str | None = None,
-        ranks: Alone | None = None,
-    ):
-        self.config = config = config or TrainingConfig()
-        self.model = model
-        self.train_data, self.validation = train, validation
-        self.batches = self._checked()
-        self.folder = folder
-        self.ranks = ranks or found_ranks()
-        self.tokenizer, self.data, self.text = tokenizer, dict(data or {}), text
-        self.callbacks = list(callbacks)
-        self.optimizer = AdamW(model, config.lr, config.betas, config.eps, config.weight_decay)
-        self.progress = Progress()
-        self.log: list[dict[str, Any]] = []
-        self.run: RunFolder | None = None
-        self._opened = self._stop = False
-        self._saved_at: int | None = None
-        self._started: float | None = None  # when it would have begun, had it trained in one sitting
+    # --- training
 
-    def _checked(self) -> Any:
-        """Refuse at the door what would fail in the middle; return what gives the batches."""
-        config, train = self.config, self.train_data
-        longest = getattr(getattr(self.model, "config", None), "context", config.context)
-        cut_here = any(isinstance(data, np.ndarray) for data in (train, self.validation))  # others are cut already
-        if cut_here and config.context > longest:
-            raise ValueError(
-                f"Trainer: expected a context of at most the model's {longest} positions, got {config.context}"
-            )
-        if isinstance(self.validation, np.ndarray):
-            windows(self.validation, config.context, 1)
-        if isinstance(train, np.ndarray):
-            return TokenBatches(train, config.batch, config.context, config.seed)
-        if not hasattr(train, "at"):
-            raise ValueError(
-                f"Trainer: expected an array of tokens or batches with at(step), got {type(train).__name__}"
-            )
-        return train
-
-    @property
-    def step(self) -> int:
-        """Updates made so far."""
-        return self.progress.step
-
-    def stop(self) -> None:
-        """Ask to stop after the running step, and save. Safe to call from a signal handler, thread or callback."""
-        self._stop = True
-
-    def train(self, resume: bool = False) -> TrainingResult:
-        """Train until the last step, or until `stop` is called.
+    def train(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None) -> TrainOutput:
+        """Train, from the first step or from a checkpoint.
 
         Parameters
         ----------
-        resume : bool
-            Go on with the run in `folder`, from its newest checkpoint, as if it had never ended.
+        resume_from_checkpoint : bool or path, optional
+            True: the newest whole checkpoint of `output_dir`; a path: that one of it. Default: that of the arguments.
+
+        Returns
+        -------
+        TrainOutput
+            global_step, training_loss (the mean of the losses of all steps), metrics.
 
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite. The weights are those before the step (after an evaluation: those that
-            were evaluated), and the last save stays.
-        ChildProcessError
-            If a worker process was killed; the last save stays.
+            If a loss or gradient is not finite; it names the component.
         ValueError
-            If a run cannot be begun or resumed as asked, or a save fails; the save before stays. If ranks disagree on
-            settings, model or data.
-        RankError
-            If another rank failed; that one raises its own error.
+            Before the first step: data that are empty, lack a column or do not fit the model; a folder that holds
+            another run, or a checkpoint of another model.
         """
-        keep_freed_memory()
-        with self.ranks.guard():
-            return self._train(resume)
-
-    def _train(self, resume: bool) -> TrainingResult:
-        config, ranks = self.config, self.ranks
-        workers = Workers(ranks.threads(config))
-        sharded = ShardedGradients(
-            self.optimizer, config.shards, seed=config.seed, workers=workers, recompute=config.recompute, ranks=ranks
-        )
-        with workers, sharded:
-            try:
-                self._open(resume)
-                progress = self.progress
-                self._started = time.perf_counter() - progress.seconds
-                self._tell("on_start")
-                if self._saved_at is None:  # so that a run can be resumed at any time, and a full disk is known early
-                    self._save()
-                while progress.step < config.steps and not any(ranks.gather("stop", self._stop)):
-                    self._train_step(sharded)
-                    last = progress.step == config.steps
-                    if last or progress.step % config.eval_every == 0:
-                        self._evaluate(workers)
-                    if last or progress.step % (config.save_every or config.eval_every) == 0:
-                        self._save()
-                if self._saved_at != progress.step:  # stopped between two saves
-                    self._save()
-            finally:
-                self.progress.seconds, self._started = self.seconds, None
-                self._stop = False
-        best = (progress.best_step, progress.best_loss)
-        result = TrainingResult(progress.step, progress.step < config.steps, *best, self.seconds, self._path)
-        self._tell("on_end", result)
-        return ranks.at_first("result", lambda: result)
-
-    def _train_step(self, sharded: ShardedGradients) -> None:
-        config, progress, began = self.config, self.progress, time.perf_counter()
-        first = progress.step * config.accumulation
-        batches = [as_batch(self.batches.at(first + i)) for i in range(config.accumulation)]
-        loss, grads = sharded(batches, progress.step)
-        norm = sharded.norm()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            got = f"loss {loss} and gradient norm {norm} at step {progress.step + 1}"
-            self._refuse(
-                got, lambda: first_nonfinite(sharded, batches, progress.step) or first_nonfinite_sum(grads.buffer)
+        resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        args, began = self.args, time.perf_counter()
+        epochs = self._epochs = self._training_data()
+        self._check_evaluation()
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epochs.steps)
+        plan = ArgumentsPlan(args, steps, self.lr_scheduler or args.scheduler(steps))
+        self.optimizer = self._given_optimizer or self.create_optimizer()
+        self._begin_state(epochs, steps)
+        folder = None if args.save_strategy == "no" else os.fspath(args.output_dir or "")
+        loop = self._loop = FineTuning(self, epochs, plan, folder, self.optimizer)
+        try:
+            loop.train_in_order(resume, replace=args.overwrite_output_dir)
+            if args.load_best_model_at_end:
+                self._load_best()
+            metrics = self._speed(
+                "train", began, (loop.step - loop.first_step) * self._rows_a_step(), loop.step - loop.first_step
             )
-        lr = config.learning_rate(progress.step)
-        sharded.update(lr, clip_factor(norm, config.clip or math.inf))
-        tokens, seconds = sum(map(self.model.count_labels, batches)), time.perf_counter() - began
-        progress.since.add(loss, norm, tokens, seconds)
-        progress.step += 1
-        report = StepReport(progress.step, config.steps, loss, lr, norm, tokens, tokens / seconds, self.seconds)
-        self._tell("on_step", report)
+            metrics["train_loss"] = loop.mean_loss
+            self.log(metrics)
+            loop.event("on_train_end")
+        finally:
+            self.handler.close()
+            self.logs.close()
+            self._loop = None
+        return TrainOutput(self.state.global_step, metrics["train_loss"], {**metrics, "epoch": self.state.epoch})
 
-    def _evaluate(self, workers: Workers) -> None:
-        config, progress, since = self.config, self.progress, self.progress.since
-        row: dict[str, Any] = {"step": progress.step, "loss": since.loss / since.steps}
-        better = True
-        if self.validation is not None:
-            rows = -(-config.batch // config.shards)  # no more memory than a shard of a training step
-            data = self.validation, config.context
-            found = evaluate(self.model, *data, batch=rows, workers=workers, ranks=self.ranks).loss
-            if not math.isfinite(found):
-                got = f"evaluation loss {found} after step {progress.step}"
-                self._refuse(got, lambda: first_nonfinite_evaluated(self.model, evaluation_batches(*data, rows)))
-            better = progress.best_loss is None or found < progress.best_loss
-            row["eval_loss"] = found
-        if better:
-            progress.best_step, progress.best_loss = progress.step, row.get("eval_loss")
-        row |= {
-            "lr": config.learning_rate(progress.step - 1),
-            "grad_norm": since.grad_norm / since.steps,
-            "tokens_per_second": since.tokens / since.seconds,
-            "seconds": self.seconds,
-        }
-        progress.since = Since()
-        self.log.append(row := self.ranks.at_first("row", lambda: row))  # whose times are those of rank 0
-        if self.run:
-            self.run.append_log(row)
-            if better:
-                self.run.save_best(self.model)
-        self._tell("on_evaluate", row)
+    def create_optimizer(self) -> Optimizer:
+        """Return the optimizer of the arguments over the model; a subclass may make another."""
+        args, names = self.args, frozenset(get_decay_parameter_names(self.model))
+        settings: dict[str, Any] = {"weight_decay": args.weight_decay, "decay": lambda name, array: name in names}
+        if args.learning_rate_groups:
+            settings["rates"] = rates_by_pattern(self.model, args.learning_rate_groups)
+        if args.optim == "sgd":
+            return SGD(self.model, args.learning_rate, **settings)
+        betas = (args.adam_beta1, args.adam_beta2)
+        return AdamW(self.model, args.learning_rate, betas, args.adam_epsilon, **settings)
 
-    def _save(self) -> None:
-        self.progress.seconds = self.seconds
-        if self.ranks.size > 1:
-            self.ranks.agree("Trainer", {f"weights after step {self.step}": weights_print(self)})
-        if self.folder is not None:
-            self._tell("on_save", self.ranks.at_first("save", self._write))
-        self._saved_at = self.step
+    def training_order(self, dataset: Any) -> Any:
+        """Return the order of the training's rows, an object with len() and at(batch number); a subclass may differ."""
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        lengths = args.length_column_name if args.group_by_length else None
+        return training_order(dataset, args.train_batch_size, seed, lengths, args.dataloader_drop_last)
 
-    def _write(self) -> Path:
-        assert self.run is not None
-        if self.progress.best_step is None and self.step:  # not evaluated yet: the newest weights are the best known
-            self.run.save_best(self.model)
-        state = self.optimizer.state_dict()
-        return self.run.save_checkpoint(self.model, state, self.progress, self.config.checkpoints)
+    def _training_data(self) -> Epochs:
+        if self.train_dataset is None:
+            raise ValueError(f"{OWNER}: expected a train_dataset to train, got None")
+        args = self.args
+        dataset = self._dataset(self.train_dataset, "train_dataset")
+        order = self.training_order(self._dataset(self.train_dataset, "train_dataset", whole=True))
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batches = Batches(dataset, order, self.data_collator, seed)
+        check_features(dataset, self.model, "train_dataset")
+        smoothing = args.label_smoothing_factor
+        check_first_batch(batches, self.model, self.label_names, "train_dataset", smoothing)
+        return Epochs(batches, args.gradient_accumulation_steps)
 
-    def _open(self, resume: bool) -> None:
-        """Make the run's folder, or read it; a trainer that goes on in one process has it open already."""
-        if self._opened:
+    def _check_evaluation(self) -> None:
+        """Refuse what an evaluation would stumble over, before the first step."""
+        args, best = self.args, best_measure(self.args)
+        if args.eval_strategy == "no" and not args.eval_on_start:
             return
-        if self.ranks.size > 1:
-            self.ranks.agree("Trainer", training_facts(self, resume))
-        if resume:
-            if self.folder is None:
-                raise ValueError("Trainer: expected the folder of a run to resume, got None")
-            if self.ranks.first:
-                self.run = RunFolder.open(self.folder)
-                go_on(self, self.run)
-            self._follow_first()
-            self._saved_at = self.step
-        elif self.folder is not None and self.ranks.first:
-            settings = run_settings(self)
-            self.run = RunFolder.create(self.folder, self.model, settings, tokenizer=self.tokenizer, text=self.text)
-        self._opened = True
-
-    def _follow_first(self) -> None:
-        """Take over from rank 0 what it read from the run."""
-        optimizer = self.optimizer
-        state = self.ranks.at_first("state", lambda: (self.progress, self.log, optimizer.steps))
-        self.progress, self.log, optimizer.steps = state
-        optimizer.flat.sync()
-        for buffer in (optimizer.flat.buffer, *optimizer.buffers.values()):
-            self.ranks.broadcast(buffer)
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far, evaluations, saves and earlier sittings included."""
-        return self.progress.seconds if self._started is None else time.perf_counter() - self._started
-
-    @property
-    def _path(self) -> Path | None:
-        return self.run.path if self.run else None
-
-    def _refuse(self, got: str, where: Callable[[], str]) -> None:
-        """End with what is not finite; `where` finds the first."""
-
-        def refuse() -> None:
-            saved = f"; the last save is '{self.run.checkpoints()[-1]}'" if self.run else ""
-            raise NonFiniteError(
-                f"Trainer: expected finite numbers, got {got}; the first not finite is {where()}{saved}"
+        if self.eval_dataset is None:
+            raise ValueError(f"{OWNER}: expected an eval_dataset with eval_strategy {args.eval_strategy!r}, got None")
+        several = is_several(self.eval_dataset)
+        for name, source in self.eval_dataset.items() if several else [("", self.eval_dataset)]:
+            what = f"eval_dataset {name}".rstrip()
+            dataset = self._dataset(source, what)
+            check_features(dataset, self.model, what)
+            check_first_batch(self._in_order(dataset), self.model, self.label_names, what)
+        if best is None or (self.compute_metrics is not None and not args.prediction_loss_only):
+            return
+        losses = [f"eval_{name}_loss" for name in self.eval_dataset] if several else ["eval_loss"]
+        if best not in losses:
+            raise ValueError(
+                f"{OWNER}: expected compute_metrics, which gives metric_for_best_model {args.metric_for_best_model!r}, "
+                f"or one of {', '.join(losses)}, got no compute_metrics"
             )
 
-        self.ranks.at_first("not finite", refuse)
+    def _begin_state(self, epochs: Epochs, steps: int) -> None:
+        args = self.args
+        self.control = TrainerControl()
+        self.state = TrainerState(
+            max_steps=steps,
+            num_train_epochs=math.ceil(steps / epochs.steps),
+            logging_steps=args.interval("logging", steps) or 0,
+            eval_steps=args.interval("eval", steps) or 0,
+            save_steps=args.interval("save", steps) or 0,
+            train_batch_size=args.train_batch_size,
+            is_world_process_zero=self.is_world_process_zero(),
+            is_local_process_zero=self.is_world_process_zero(),
+        )
 
-    def _tell(self, event: str, *arguments: Any) -> None:
-        def tell() -> None:
-            for callback in self.callbacks:
-                getattr(callback, event)(self, *arguments)
+    def _rows_a_step(self) -> float:
+        assert self._epochs is not None
+        return len(self._epochs.batches.dataset) / self._epochs.steps
 
-        self.ranks.at_first(event, tell)
+    def _load_best(self) -> None:
+        """Put the weights of the best evaluation into the model."""
+        path = self.state.best_model_checkpoint
+        if path is not None and Path(path).is_dir() and self.state.best_global_step != self.state.global_step:
+            verify_manifest(Path(path))
+            put_weights(self.model, Path(path))
+
+    # --- what is saved
+
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Write the model, and the tokenizer where there is one; default into the arguments' `output_dir`."""
+        folder = Path(output_dir or self.args.output_dir or "")
+        if not self.is_world_process_zero():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        for name in ("save_pretrained", "save"):
+            if hasattr(self.processing_class, name):
+                getattr(self.processing_class, name)(folder)
+                return
+
+    def save_state(self) -> None:
+        """Write the state as trainer_state.json into `output_dir`."""
+        self._write_json("trainer_state.json", self.state.to_dict())
+
+    def log_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
+        """Print measures, a line each."""
+        if self.is_world_process_zero():
+            print(f"***** {split} metrics *****")
+            width = max(map(len, metrics), default=0)
+            for name in sorted(metrics):
+                value = metrics[name]
+                print(f"  {name:<{width}} = {f'{value:.4g}' if isinstance(value, float) else value}")
+
+    def save_metrics(self, split: str, metrics: Mapping[str, Any], combined: bool = True) -> None:
+        """Write measures as SPLIT_results.json, and with `combined` into all_results.json, into `output_dir`."""
+        self._write_json(f"{split}_results.json", dict(metrics))
+        if combined:
+            self.logs.results |= metrics
+            self._write_json("all_results.json", self.logs.results)
+
+    def _write_json(self, name: str, content: Any) -> None:
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir or "")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / name, content)
+
+
+Seq2SeqTrainer = Trainer

@@ -223,7 +223,8 @@ def test_bad_input(numtx, folder, tmp_path):
     ran.refused(2, "/quit", "'/forget'")
     numtx("chat", folder, stdin=b"a\n\xff\n").refused(1, "UTF-8", "line 2")
     numtx("chat", folder, stdin=("word " * 200).encode()).refused(1, "context")
-    numtx("chat", folder, "--top-p", 1.5).refused(2, "top_p")
+    for greedy in ([], ["--greedy"], ["--temperature", 0]):
+        numtx("chat", folder, "--top-p", 1.5, *greedy).refused(2, "top_p")
     numtx("chat", folder, "--temperature", -1).refused(2, "--temperature")
     numtx("chat", folder, "--tokens", 0).refused(2, "--tokens")
     numtx("chat", tmp_path / "no" / "such" / "place").refused(1, "does not exist")

@@ -10,13 +10,15 @@ import pytest
 from archives import BASE, GOLDEN, HELD, pickled, storage, tensor, text, write_zip
 from gguf_writer import Llama
 from hub_server import Client, Hub
+from small_families import FAMILIES
 
 from numtx.checkpoints import load_arrays, open_arrays, save_arrays, write_json
 from numtx.checkpoints.streaming import Planned, stream_arrays
 from numtx.models import GPT2LMHeadModel
 
 SIZES = {"vocab_size": 11, "n_positions": 16, "n_embd": 8, "n_layer": 3, "n_head": 2}
-CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "torch_dtype": "float32", "layer_norm_eps": 1e-12}
+# Of a family that numtx has not: what is there is copied, whatever it is.
+CONFIG = {"model_type": "mamba", "architectures": ["MambaModel"], "torch_dtype": "float32", "layer_norm_epsilon": 1e-5}
 RNG = np.random.default_rng(0)
 ARRAYS = {
     "embeddings.weight": RNG.normal(size=(5, 8)).astype(np.float32),
@@ -258,3 +260,44 @@ def test_a_name_on_the_hub(folder, tmp_path):
         assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
     finally:
         hub.close()
+
+
+class TestOfAFamilyThatIsHere:
+    """Names, shapes and settings are held against the family's before anything is written."""
+
+    @pytest.fixture(params=sorted(FAMILIES))
+    def model(self, request, tmp_path):
+        kind, config = FAMILIES[request.param]
+        kind(config, rng=0).save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    def test_whole_it_is_converted(self, numtx, model, tmp_path):
+        done(numtx("convert", model, tmp_path / "out", "--dtype", "bfloat16"))
+        assert set(open_arrays(tmp_path / "out/model.safetensors")) == set(load_arrays(model / "model.safetensors"))
+        done(numtx("convert", tmp_path / "out", tmp_path / "again"))
+
+    @pytest.mark.parametrize("damage", ["missing", "unexpected", "of another shape", "not of floating-point numbers"])
+    def test_damaged_it_is_refused_by_name(self, numtx, model, tmp_path, damage):
+        arrays = {name: np.array(array) for name, array in load_arrays(model / "model.safetensors").items()}
+        name = next(name for name in sorted(arrays) if arrays[name].ndim == 2 and ".0." in name)
+        if damage == "missing":
+            del arrays[name]
+        elif damage == "unexpected":
+            name, arrays["layer.99.weight"] = "layer.99.weight", arrays[name]
+        elif damage == "of another shape":
+            arrays[name] = arrays[name][1:]
+        else:
+            arrays[name] = np.ones(arrays[name].shape, np.int64)
+        save_arrays(model / "model.safetensors", arrays)
+        numtx("convert", model, tmp_path / "out").refused(1, f"{damage}: ", name, "model'")
+        assert not (tmp_path / "out").exists()
+
+    def test_settings_that_cannot_be(self, numtx, model, tmp_path):
+        entries = json.loads((model / "config.json").read_text())
+        write_json(model / "config.json", entries | {"pad_token_id": "x"})
+        numtx("convert", model, tmp_path / "out").refused(1, "pad_token_id", "'x'")
+
+    def test_a_head_that_is_not_here_is_copied(self, numtx, model, tmp_path):
+        entries = json.loads((model / "config.json").read_text())
+        write_json(model / "config.json", entries | {"architectures": ["ForSomethingElse"]})
+        done(numtx("convert", model, tmp_path / "out"))

@@ -7,12 +7,12 @@ import json
 import os
 import random
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from killing import killed, saved
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 
@@ -39,48 +39,14 @@ def same_end(one: Path, other: Path) -> None:
     assert logs[0] == logs[1]
 
 
-def saved(run: Path) -> int:
-    """The step of the newest checkpoint; -1 where there is none."""
-    return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=-1)
-
-
-def of_session(leader: int) -> list[int]:
-    """Processes, alive, of the session that a process began."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        if int(session) == leader and state != "Z":
-            found.append(int(folder.name))
-    return found
-
-
-def killed(ran, run: Path, after: float) -> int:
-    """Wait until a run trains and `after` seconds more, kill it, and return the newest step it had saved.
-
-    -1 where it had come to its end.
-    """
+def killed_run(ran, run: Path, after: float) -> int:
+    """Wait until a run trains and `after` seconds more, kill it, and return the newest step it had saved."""
     for line in ran.stdout:
         if line.split()[:2] == ["step", "training"]:
             break
     while ran.poll() is None and saved(run) < 0:
         time.sleep(0.001)
-    time.sleep(after)
-    workers = len(of_session(ran.pid)) - 1
-    ran.kill()
-    if ran.wait(timeout=30) != -signal.SIGKILL or saved(run) == STEPS:
-        return -1
-    if sys.platform == "linux":
-        assert workers == 1, "shards were not computed by two processes"
-        until = time.monotonic() + 10
-        while (left := of_session(ran.pid)) and time.monotonic() < until:
-            time.sleep(0.01)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        assert not left, "a process of the run outlived it"
-    return saved(run)
+    return killed(ran, run, after, STEPS)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(start, numtx, text_file, tmp_path):
@@ -96,7 +62,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(start, numtx, text_file, tmp_path
             command = ["train", "--resume", run.name]
             if len(kills) < KILLS:
                 left = 1 - max(0, saved(run)) / STEPS
-                step = killed(ran, run, after=moments.uniform(0, 0.8) * left * seconds)
+                step = killed_run(ran, run, after=moments.uniform(0, 0.8) * left * seconds)
                 kills += [step] if step >= 0 else []
             else:
                 _, err = ran.communicate(timeout=60)

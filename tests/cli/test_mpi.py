@@ -158,7 +158,7 @@ def test_standard_input_is_read_once_for_all(tmp_path):
 
 OTHERS = {
     "settings": (["--lr", "0.1"], ["--lr", "0.2"], 1, "train: expected the same on every rank, got --lr 0.1 on ranks"),
-    "text": (["--data", "a"], ["--data", "b"], 1, "Trainer: expected the same on every rank, got training text"),
+    "text": (["--data", "a"], ["--data", "b"], 1, "TrainingLoop: expected the same on every rank, got training text"),
     "file": ([], ["--data", "c"], 1, "rank 2: read_corpus: expected a file"),
     "misuse": (["--steps", "0"], ["--steps", "0"], 2, "--steps: expected at least 1, got 0"),
 }

@@ -74,19 +74,19 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(start, numtx, text_file, tmp
 
 def test_a_run_can_be_stopped_twice(start, numtx, text_file, tmp_path, monkeypatch):
     """At steps that are no steps of saving, the second time before the first evaluation after it."""
-    from numtx.training import Trainer
+    from numtx.training import TrainingLoop
 
-    step_of = Trainer._train_step
+    step_of = TrainingLoop._train_step
 
     def stop_at(*steps):
-        def one(trainer, sharded):
-            step_of(trainer, sharded)
-            if trainer.step in steps:
+        def one(loop, sharded):
+            step_of(loop, sharded)
+            if loop.step in steps:
                 signal.raise_signal(signal.SIGINT)
 
         return one
 
-    monkeypatch.setattr(Trainer, "_train_step", stop_at(17, 23))
+    monkeypatch.setattr(TrainingLoop, "_train_step", stop_at(17, 23))
     run = ["train", "--data", text_file, "--out", "run", *LONG, "--steps", 60]
     for begin, step in ((run, 17), (["train", "--resume", "run"], 23)):
         ran = numtx(*begin)
@@ -104,15 +104,15 @@ def test_a_run_can_be_stopped_twice(start, numtx, text_file, tmp_path, monkeypat
 
 
 def test_the_second_signal_stops_at_once(numtx, tiny, tmp_path, monkeypatch):
-    from numtx.training import Trainer
+    from numtx.training import TrainingLoop
 
-    def never_ends(trainer, sharded):
+    def never_ends(loop, sharded):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the second signal was not heard")
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(Trainer, "_train_step", never_ends)
+    monkeypatch.setattr(TrainingLoop, "_train_step", never_ends)
     ran = numtx("train", "--out", "run", *tiny)
     assert ran.code == 130
     assert "numtx train --resume run" in ran.out
@@ -138,7 +138,12 @@ def test_from_an_older_checkpoint_too(numtx, begun, finished):
 def test_a_damaged_checkpoint_is_passed_over(numtx, begun, finished):
     shutil.copytree(finished / "checkpoint-8", begun / "checkpoint-8")
     (begun / "checkpoint-8/optimizer.safetensors").write_bytes(b"half")
-    assert numtx("train", "--resume", begun).code == 0
+    ran = numtx("train", "--resume", begun)
+    assert ran.code == 0
+    first = ran.out.splitlines()[0]
+    assert first.startswith("warning: RunFolder: passed over checkpoint-8 (")
+    assert "4 bytes of optimizer.safetensors" in first
+    assert first.endswith("checkpoint-4'")
     same_run(begun, finished)
 
 
@@ -154,29 +159,29 @@ def test_a_finished_run_says_so(numtx, finished):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals hang up there")
 class TestHangup:
     def test_any_number_of_them_is_no_insistence(self, numtx, tiny, tmp_path, monkeypatch):
-        from numtx.training import Trainer
+        from numtx.training import TrainingLoop
 
-        step_of = Trainer._train_step
+        step_of = TrainingLoop._train_step
 
-        def hung_up(trainer, sharded):
-            step_of(trainer, sharded)
+        def hung_up(loop, sharded):
+            step_of(loop, sharded)
             for _ in range(3):
                 signal.raise_signal(signal.SIGHUP)
 
-        monkeypatch.setattr(Trainer, "_train_step", hung_up)
+        monkeypatch.setattr(TrainingLoop, "_train_step", hung_up)
         assert numtx("train", "--out", "run", *tiny).code == 130
         assert newest(tmp_path / "run") == 1
 
     def test_where_it_is_ignored_it_stays_so(self, numtx, tiny, tmp_path, monkeypatch):
-        from numtx.training import Trainer
+        from numtx.training import TrainingLoop
 
-        step_of = Trainer._train_step
+        step_of = TrainingLoop._train_step
 
-        def hung_up(trainer, sharded):
+        def hung_up(loop, sharded):
             signal.raise_signal(signal.SIGHUP)
-            step_of(trainer, sharded)
+            step_of(loop, sharded)
 
-        monkeypatch.setattr(Trainer, "_train_step", hung_up)
+        monkeypatch.setattr(TrainingLoop, "_train_step", hung_up)
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             assert numtx("train", "--out", "run", *tiny).code == 0

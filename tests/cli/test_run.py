@@ -197,4 +197,23 @@ def test_standard_input_that_holds_nothing(numtx, asked):
 
 def test_what_the_pipeline_refuses(numtx, folder):
     numtx("run", "fill-mask", "x", "--model", folder).refused(1, "BertForSequenceClassification")
-    numtx("run", "text-classification", "x", "--model", folder, "--set", "top_k=0").refused(1, "top_k")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("top_k=0", ["top_k", "got 0"]),
+        ("function_to_apply=relu", ["function_to_apply", "'relu'"]),
+        ("topk=3", ["'topk'", "the nearest is 'top_k'"]),
+        ("dtype=int8", ["dtype", "'int8'"]),
+        ("device=cuda", ["device", "'cuda'"]),
+    ],
+)
+def test_a_setting_that_cannot_be_is_a_wrong_question(numtx, folder, setting, words):
+    numtx("run", "text-classification", "x", "--model", folder, "--set", setting).refused(2, *words)
+
+
+def test_a_text_that_cannot_be_is_not(numtx, folder):
+    long = ("run", "text-classification", "a " * 99, "--model", folder)
+    numtx(*long).refused(1, "at most 64 tokens", "truncation=True")
+    assert numtx(*long, "--set", "truncation=true", "--set", "max_length=64").code == 0

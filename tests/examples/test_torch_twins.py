@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numtx.models import DecoderOnlyTransformer, EncoderDecoderTransformer, EncoderOnlyTransformer
-from numtx.training import Callback, Trainer, TrainingConfig
+from numtx.training import Callback, TrainingConfig, TrainingLoop
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed: pip install 'numtx[parity]'", allow_module_level=True)
@@ -46,7 +46,7 @@ class Losses(Callback):
     def __init__(self):
         self.losses = []
 
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         self.losses.append(report.loss)
 
 
@@ -58,9 +58,9 @@ def test_the_same_training(kind):
     model, losses = MODELS[kind](), Losses()
     twin = Twin(model)
     config = TrainingConfig(steps=30, batch=6, lr=1e-2, warmup=3, eval_every=30, threads=1)
-    trainer = Trainer(model, Batches(kind), config=config, callbacks=[losses])
-    trainer.train()
-    theirs = twin.train(trainer)
+    loop = TrainingLoop(model, Batches(kind), plan=config, callbacks=[losses])
+    loop.train()
+    theirs = twin.train(loop)
     assert losses.losses[0] == pytest.approx(theirs[0], rel=1e-6)
     assert losses.losses == pytest.approx(theirs, rel=1e-3)
     batch = Batches(kind).at(99)

@@ -204,7 +204,7 @@ def test_sampling_is_told_by_its_seed_and_needs_one():
 
 
 def test_continuations_are_drawn_by_their_probabilities_without_replacement():
-    """The chance of both first two draws, p_i p_j / (1 - p_i), at one step of two beams that keeps both."""
+    """At one step of two beams, where all end: the chance of each pair to be the two best of four draws."""
     probabilities = np.array([0.4, 0.25, 0.15, 0.1, 0.05, 0.04, 0.01])
     settings = {"num_beams": 2, "num_return_sequences": 2, "max_new_tokens": 1, "do_sample": True, "top_k": 0}
     plan, counts, draws = plan_of([[1]] * 4000, **settings), np.zeros((VOCAB, VOCAB)), 4000
@@ -212,8 +212,11 @@ def test_continuations_are_drawn_by_their_probabilities_without_replacement():
     pairs = got.sequences[:, 1].reshape(-1, 2)
     np.add.at(counts, (pairs.min(axis=1), pairs.max(axis=1)), 1)
     assert counts.trace() == 0
-    ordered = probabilities[:, None] * probabilities / (1 - probabilities[:, None])
-    expected = np.triu(ordered + ordered.T, 1)
+    expected = np.zeros((VOCAB, VOCAB))
+    for drawn in itertools.permutations(range(VOCAB), 4):
+        left = 1 - np.cumsum([0, *probabilities[list(drawn[:-1])]])  # what is not drawn yet
+        expected[*sorted(drawn)[:2]] += np.prod(probabilities[list(drawn)] / left)  # the likeliest token is 0
+    assert abs(expected.sum() - 1) < 1e-12
     spread = np.sqrt(expected * (1 - expected) / draws)
     assert (np.abs(counts / draws - expected) <= 4.5 * spread + 1e-12).all()
 

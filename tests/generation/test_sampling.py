@@ -23,7 +23,7 @@ def by_definition(row, temperature, top_k, top_p):
     if top_k:
         smallest = sorted(scaled, reverse=True)[: min(top_k, len(row))][-1]
         stay = [token for token in stay if scaled[token] >= smallest]
-    likely_first = sorted(stay, key=lambda token: -scaled[token])
+    likely_first = sorted(stay, key=lambda token: (-scaled[token], -token))  # of equals the first drops out
     weights = [np.exp(scaled[token] - max(scaled)) for token in likely_first]
     nucleus, mass = [], 0.0
     for token, weight in zip(likely_first, weights, strict=True):
@@ -181,12 +181,12 @@ def test_extreme_logits_and_temperatures(dtype, scale, temperature):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -0.1}, "expected a finite temperature of at least 0, got -0.1"),
+        ({"temperature": -0.1}, "expected temperature as a number of at least 0, got -0.1"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
-        ({"top_k": -1}, "expected top_k as an integer of at least 0, or None, got -1"),
+        ({"top_k": -1}, "expected top_k as a whole number of at least 0, got -1"),
         ({"top_k": 2.5}, "top_k"),
-        ({"top_p": 0.0}, "expected top_p above 0 and at most 1, got 0.0"),
+        ({"top_p": 0.0}, r"expected top_p as a number in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, "top_p"),
         ({"top_p": float("nan")}, "top_p"),
     ],

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 from family_parity import (  # noqa: E402 - it stands one folder higher
+    NOT_OURS,
     draw_batch,
     draw_directions,
     gradients_of_theirs,
@@ -68,6 +69,13 @@ def seq2seq_batch(name, vocab_size, pad=1):
     return batch | {"labels": np.array([[3, 5, 2, -100], [4, 9, 3, 2], [-100, 6, 7, 2]])}
 
 
+def two_ends_batch(name, vocab_size):
+    """Two end tokens in each source, of which the last one counts."""
+    batch = seq2seq_batch(name, vocab_size, pad=0)
+    batch["input_ids"][:, 3] = 2
+    return batch
+
+
 def masked_target_batch(name, vocab_size):
     """Padding in source and target, and what the decoder reads, or labels that say it."""
     batch = draw_batch(vocab_size, padding="both")
@@ -105,6 +113,13 @@ FAMILIES = {
     ),
     "T5Model": (transformers.T5Config, T5 | {"feed_forward_proj": "gated-gelu"}, masked_target_batch),
     "T5ForConditionalGeneration": (transformers.T5Config, T5 | {"num_decoder_layers": 2}, masked_target_batch),
+    "T5ForSequenceClassification": (
+        transformers.T5Config,
+        T5 | {"num_labels": 3, "eos_token_id": 2},
+        two_ends_batch,
+    ),
+    "T5ForTokenClassification": (transformers.T5Config, T5, encoder_batch),
+    "T5ForQuestionAnswering": (transformers.T5Config, T5, encoder_batch),
     "LlamaForCausalLM": (transformers.LlamaConfig, LLAMA, writing_batch),
 }
 
@@ -128,7 +143,7 @@ def write(name):
     with torch.no_grad():
         outputs = run_theirs(theirs, batch, output_hidden_states=True, output_attentions=True)
     for field in outputs:
-        if field == "past_key_values":
+        if field in NOT_OURS:
             continue
         value = outputs[field]
         parts = {f"/{i}": one for i, one in enumerate(value)} if isinstance(value, tuple) else {"": value}

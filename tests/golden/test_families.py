@@ -84,7 +84,7 @@ def test_loss_and_gradients(path, tmp_path):
 
 def test_there_is_a_file_for_each_family():
     assert {"BertModel", "BertForMaskedLM", "RobertaForMaskedLM", "DistilBertForMaskedLM"} <= {p.stem for p in FILES}
-    assert sum(path.stat().st_size for path in FILES) < 250_000
+    assert sum(path.stat().st_size for path in FILES) < 280_000
 
 
 def test_a_wrong_gelu_is_seen(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from small_families import BERT, FAMILIES, GPT2
 
 import numtx
-from numtx import models
+from numtx import models, nn
 from numtx.checkpoints import load_arrays, save_arrays
 from numtx.models.opening import GivenOut
 
@@ -280,3 +280,28 @@ def test_saving_holds_one_array_at_a_time(tmp_path):
         again = models.BertModel.from_pretrained(tmp_path)
     assert all(np.array_equal(array, again.get_parameter(name)) for name, array in model.named_parameters())
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("opener", [numtx.AutoModel, numtx.AutoConfig, numtx.AutoTokenizer, models.BertModel])
+@pytest.mark.parametrize("name", [None, 3, b"gpt2"])
+def test_what_is_no_name_is_refused_in_one_line(opener, name):
+    with pytest.raises(ValueError, match=rf"^hub: expected a folder, a file, or a name, got {type(name).__name__}$"):
+        opener.from_pretrained(name)
+
+
+def test_nothing_is_saved_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(
+        ValueError, match=r"^save_pretrained: expected a folder, or a new name, got '.*', which is a file$"
+    ):
+        models.BertModel(FAMILIES["bert"][1], rng=0).save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
+def test_padding_that_is_counted_from_the_end(family):
+    """As older files say it: the last row of the table does not learn."""
+    kind, config = FAMILIES[family]
+    model = kind(config.changed(pad_token_id=-1), rng=0)
+    (row,) = {one.padding_idx for _, one in model.named_modules() if isinstance(one, nn.Embedding)} - {None}
+    assert row == config.vocab_size - 1

@@ -10,7 +10,7 @@ import pytest
 
 if os.environ.get("NUMTX_REQUIRE_PARITY", "0") not in ("", "0"):
     # The modules call `pytest.importorskip`; where parity is required (CI), an absent oracle must not pass as a skip.
-    for _name in ("torch", "transformers"):
+    for _name in ("torch", "transformers", "accelerate", "datasets", "peft"):
         importlib.import_module(_name)
 
 

@@ -33,12 +33,14 @@ def test_embedding(padding_idx):
 @pytest.mark.parametrize("old", [0, 3])
 def test_bart_s_positions(old):
     bart = pytest.importorskip("transformers.models.bart.modeling_bart")
+    from their_version import CACHE_LENGTH
+
     theirs = bart.BartLearnedPositionalEmbedding(9, 3).double()
     ours = nn.LearnedPositions(9, 3, offset=theirs.offset, rng=0, **F64)
     assert ours.weight.shape == tuple(theirs.weight.shape)
     theirs.weight.data = torch.from_numpy(ours.weight)
     x, dy = np.zeros((2, 4, 3)), np.random.default_rng(1).normal(size=(2, 4, 3))
     y, cache = ours.forward(x, positions=np.arange(old, old + 4))
-    expected = theirs(torch.from_numpy(IDS), past_key_values_length=old).expand(2, 4, 3)
+    expected = theirs(torch.from_numpy(IDS), **{CACHE_LENGTH: old}).expand(2, 4, 3)
     np.testing.assert_array_equal(y, expected.detach().numpy())
     np.testing.assert_allclose(ours.backward(dy, cache)[1]["weight"], gradient(theirs, expected, dy), rtol=1e-12)

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 tokenizers = pytest.importorskip("tokenizers")
+from their_version import OLD  # noqa: E402
 
 # What Transformers leaves out, or calls otherwise in one of its versions.
 OURS_ALONE = ("architectures", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "hidden_act")
@@ -30,10 +31,7 @@ TEXTS = [
     "def f(x):\n    return x ** 2  # 2024",
     "a<|im_end|>b <s></s> <unk>",
 ]
-AS_IN_5 = pytest.mark.skipif(
-    int(transformers.__version__.split(".")[0]) < 5,
-    reason="its tokenizers of GGUF files add bos where the file says no",
-)
+AS_IN_5 = pytest.mark.skipif(OLD, reason="its tokenizers of GGUF files add bos where the file says no")
 
 
 @pytest.fixture(autouse=True)

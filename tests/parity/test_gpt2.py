@@ -8,6 +8,7 @@ from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
 
 torch = pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity tests need it: pip install 'numtx[parity]'")
+from their_version import CACHE  # noqa: E402
 
 SMALL = {
     "vocab_size": 17, "n_positions": 12, "n_embd": 12, "n_layer": 2, "n_head": 3,
@@ -234,7 +235,7 @@ def test_cached_decoding_gives_their_logits(tmp_path):
     with torch.no_grad():
         for start, end in ((0, 4), (4, 5), (5, 8), (8, 9)):
             got = ours(ids[:, start:end], kv_cache=kv_cache).logits
-            expected = theirs(torch.from_numpy(ids[:, start:end]), past_key_values=past, use_cache=True).logits
+            expected = theirs(torch.from_numpy(ids[:, start:end]), **{CACHE: past}, use_cache=True).logits
             np.testing.assert_allclose(got, expected.numpy(), rtol=1e-10, atol=1e-12)
 
 

@@ -22,6 +22,7 @@ from family_parity import (  # noqa: E402 - it needs PyTorch
     random_model,
     run_theirs,
 )
+from their_version import CACHE  # noqa: E402
 from transformers import modeling_rope_utils  # noqa: E402
 from transformers.models.llama import modeling_llama  # noqa: E402
 
@@ -156,7 +157,7 @@ def test_cached_decoding_gives_their_logits(tmp_path):
             "position_ids": positions[:, start:end],
         }
         got = ours(**step, kv_cache=kv_cache).logits
-        expected = run_theirs(theirs, step, past_key_values=past, use_cache=True).logits.detach().numpy()
+        expected = run_theirs(theirs, step, **{CACHE: past}, use_cache=True).logits.detach().numpy()
         real = mask[:, start:end] == 1
         np.testing.assert_allclose(got[real], expected[real], rtol=1e-10, atol=1e-12)
 

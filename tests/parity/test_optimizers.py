@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from numtx import nn
-from numtx.training import SGD, Adam, AdamW, clip_grad_norm
+from numtx.training import SGD, Adam, AdamW, clip_grad_norm, rates_by_pattern
 
 torch = pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
 
@@ -77,3 +77,27 @@ def test_groups_as_gpt_trainings_have_them(agree):
         reference.step()
         optimizer.step(grads)
     agree("AdamW", (dict(model.named_parameters()), {}), ({n: p.detach().numpy() for n, p in parameters.items()}, {}))
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+def test_groups_of_their_own_rates_beside_frozen_ones(kind, agree):
+    """A schedule multiplies every group's rate there, and so it does the factors here."""
+    model, parameters = twins()
+    nn.freeze(model, "up.bias")
+    parameters["up.bias"].requires_grad_(False)
+    settings = {"weight_decay": 0.4} | ({"momentum": 0.9} if kind == "SGD" else {})
+    factors = {"up.*": 0.1, "*.bias": 3.0, "down.*": 1.0}
+    rates = rates_by_pattern(model, factors)
+    ours = {"SGD": SGD, "Adam": Adam, "AdamW": AdamW}[kind](model, 0.05, **settings, **ALL, rates=rates)
+    learning = {name: p for name, p in parameters.items() if p.requires_grad}
+    groups = [{"params": [p], "lr": 0.05 * rates(name, p)} for name, p in learning.items()]
+    reference = getattr(torch.optim, kind)(groups, 0.05, **settings)
+    rng = np.random.default_rng(3)
+    for step in range(8):
+        grads = {name: rng.standard_normal(array.shape) for name, array in model.trainable_parameters()}
+        for group, name in zip(reference.param_groups, learning, strict=True):
+            learning[name].grad = torch.tensor(grads[name].copy())
+            group["lr"] = 0.05 / (step + 1) * rates(name, None)
+        reference.step()
+        ours.step(grads, 0.05 / (step + 1))
+    agree(kind, (dict(model.named_parameters()), {}), ({n: p.detach().numpy() for n, p in parameters.items()}, {}))

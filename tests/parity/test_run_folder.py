@@ -5,7 +5,7 @@ import pytest
 
 from numtx.models import GPT2Config, GPT2LMHeadModel
 from numtx.text import ByteTokenizer, CharTokenizer
-from numtx.training import Trainer, TrainingConfig, load_run
+from numtx.training import TrainingConfig, TrainingLoop, load_run
 
 torch = pytest.importorskip("torch", reason="the oracle is not installed")
 transformers = pytest.importorskip("transformers", reason="the oracle is not installed")
@@ -19,7 +19,7 @@ def test_auto_classes_open_a_run(tmp_path, tokenizer):
     config = GPT2Config(vocab_size=tokenizer.vocab_size, n_positions=16, n_embd=8, n_layer=2, n_head=2)
     settings = TrainingConfig(steps=4, batch=4, context=16, eval_every=2)
     model = GPT2LMHeadModel(config, rng=0)
-    Trainer(model, tokens, tokens[:100], settings, tmp_path / "run", tokenizer=tokenizer).train()
+    TrainingLoop(model, tokens, tokens[:100], settings, tmp_path / "run", tokenizer=tokenizer).train()
 
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "run").eval()
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")

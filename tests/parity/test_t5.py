@@ -22,9 +22,10 @@ from family_parity import (  # noqa: E402 - it needs PyTorch
     in_double,
     random_model,
     run_theirs,
+    with_labels,
 )
+from their_version import CACHE, OLD  # noqa: E402
 
-FIVE = int(transformers.__version__.partition(".")[0]) >= 5
 SMALL = {
     "vocab_size": 19, "d_model": 10, "d_kv": 3, "d_ff": 7, "num_layers": 2, "num_heads": 2,
     "decoder_start_token_id": 0, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 6,
@@ -37,7 +38,13 @@ VARIANTS = {
     "gelu_new": {"feed_forward_proj": "gelu_new", "num_heads": 1, "relative_attention_max_distance": 5},
     "untied, relu": {"tie_word_embeddings": False, "num_layers": 1, "pad_token_id": 3, "decoder_start_token_id": 3},
 }
-HEADS = ("Model", "ForConditionalGeneration", "EncoderModel")
+HEADS = (
+    "Model", "ForConditionalGeneration", "EncoderModel", "ForSequenceClassification", "ForTokenClassification",
+    "ForQuestionAnswering",
+)  # fmt: skip
+ENCODERS = ("EncoderModel", "ForTokenClassification")
+OF_TEXTS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+CLASSES, END = 3, 1
 each_head = pytest.mark.parametrize("head", HEADS)
 TARGETS = {  # masks of (3, 5) for the decoder
     "none": None,
@@ -49,9 +56,10 @@ TARGETS = {  # masks of (3, 5) for the decoder
 
 def pair(head, std=0.3, seed=0, **settings):
     """Theirs at random, and our class. An untied head of Transformers 5 is one that differs from the table."""
-    config = transformers.T5Config(**SMALL | settings)
+    classes = {"num_labels": CLASSES} if head in OF_TEXTS and head != "ForQuestionAnswering" else {}
+    config = transformers.T5Config(**SMALL | classes | settings)
     theirs = random_model(getattr(transformers, f"T5{head}"), config, std=std, seed=seed)
-    if head == "ForConditionalGeneration" and not settings.get("tie_word_embeddings", True) and FIVE:
+    if head == "ForConditionalGeneration" and not settings.get("tie_word_embeddings", True) and not OLD:
         with torch.no_grad():
             table = torch.from_numpy(std * np.random.default_rng(9).standard_normal(theirs.shared.weight.shape))
             theirs.lm_head.weight = torch.nn.Parameter(table.float().double())
@@ -63,6 +71,12 @@ def batch_for(head, padding="right", target="right", **settings):
     batch = draw_batch(SMALL["vocab_size"], padding=padding)
     if head == "EncoderModel":
         return batch
+    if head in OF_TEXTS:
+        if head == "ForSequenceClassification":
+            batch["input_ids"][batch["input_ids"] == END] = 2
+            for row, at in enumerate(([2, 3], [4, 6], [1, 2])):  # two ends in each row, of which the last one counts
+                batch["input_ids"][row, at] = END
+        return with_labels(head, batch, SMALL["vocab_size"], CLASSES) | settings
     asked = draw_batch(SMALL["vocab_size"], shape=(3, 5), seed=4)
     if TARGETS[target] is not None:
         batch["decoder_attention_mask"] = TARGETS[target]
@@ -91,14 +105,61 @@ def test_everything(variant, head, tmp_path):
         assert ours.config.scale_decoder_outputs == ours.config.tie_word_embeddings
 
 
-@each_head
+@pytest.mark.parametrize(
+    ("head", "target"),
+    [*((head, target) for head in HEADS[:2] for target in TARGETS), *((head, "none") for head in HEADS[2:])],
+)
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("target", TARGETS)
 def test_padding(padding, target, head, tmp_path):
     theirs, ours = opened(head, tmp_path)
     batch = batch_for(head, padding, target)
     compare_outputs(ours, theirs, batch)
     compare_gradients(ours, theirs, batch)
+
+
+@pytest.mark.parametrize(
+    ("number", "labels"), [(1, [0.5, -1.0, 2.0]), (4, np.eye(4)[:3])], ids=["regression", "several"]
+)
+def test_labels_of_a_sequence(number, labels, tmp_path):
+    theirs, ours = opened("ForSequenceClassification", tmp_path, num_labels=number)
+    batch = batch_for("ForSequenceClassification", "left", labels=np.array(labels, np.float64))
+    compare_outputs(ours, theirs, batch)
+    compare_gradients(ours, theirs, batch)
+
+
+def test_places_in_a_target_of_another_length(tmp_path):
+    """Those behind its end are ignored, wherever the source ends."""
+    theirs, ours = opened("ForQuestionAnswering", tmp_path)
+    labels = {"start_positions": np.array([1, 5, 3]), "end_positions": np.array([4, 6, 2])}
+    batch = batch_for("ForQuestionAnswering") | labels | {"decoder_input_ids": np.arange(15).reshape(3, 5)}
+    compare_outputs(ours, theirs, batch)
+    compare_gradients(ours, theirs, batch)
+
+
+@pytest.mark.parametrize("head", OF_TEXTS)
+def test_a_head_on_what_a_language_model_saved(head, tmp_path):
+    """New heads are drawn; the body is what it was. And the other way: a body is opened from what a head saved."""
+    theirs, ours = opened("ForConditionalGeneration", tmp_path / "lm")
+    kind = getattr(models, f"T5{head}")
+    number = 2 if head == "ForQuestionAnswering" else CLASSES
+    with pytest.warns(UserWarning, match="drawn anew"):
+        made = kind.from_pretrained(tmp_path / "lm", dtype=np.float64, num_labels=number)
+    np.testing.assert_array_equal(made.body.embedding.weight, ours.body.embedding.weight)
+    made.save_pretrained(tmp_path / "head")
+    body, their_body = models.T5EncoderModel, transformers.T5EncoderModel
+    if head not in ENCODERS:
+        body, their_body = models.T5Model, transformers.T5Model
+    again = body.from_pretrained(tmp_path / "head", dtype=np.float64)
+    theirs, info = their_body.from_pretrained(
+        tmp_path / "head", output_loading_info=True, dtype=torch.float64, attn_implementation="eager"
+    )
+    assert not info["missing_keys"]
+    batch = batch_for("EncoderModel" if head in ENCODERS else "Model")
+    compare_outputs(again, theirs, batch)
+    auto = getattr(transformers, f"AutoModel{head}").from_pretrained(
+        tmp_path / "head", dtype=torch.float64, attn_implementation="eager"
+    )
+    compare_outputs(made, auto, batch_for(head))
 
 
 def test_decoder_input_ids_of_ones_own(tmp_path):
@@ -129,9 +190,11 @@ def test_distances_beyond_the_last_bucket(length, tmp_path):
 @each_head
 @pytest.mark.parametrize("variant", ["tied", "untied"])
 def test_dropout(variant, head, tmp_path):
-    theirs, ours = opened(head, tmp_path, **VARIANTS[variant], dropout_rate=0.3)
+    theirs, ours = opened(head, tmp_path, **VARIANTS[variant], dropout_rate=0.3, classifier_dropout=0.2)
     encoder, decoder = 2 + 2 * 4, 2 + 2 * 6
-    compare_dropout(ours, theirs, batch_for(head), draws=encoder + (decoder if head != "EncoderModel" else 0))
+    draws = encoder + (0 if head in ENCODERS else decoder)
+    draws += {"ForSequenceClassification": 2, "ForTokenClassification": 1}.get(head, 0)
+    compare_dropout(ours, theirs, batch_for(head), draws=draws)
 
 
 @pytest.mark.parametrize("variant", ["tied", "untied"])
@@ -148,7 +211,7 @@ def test_cached_decoding_gives_their_logits(variant, tmp_path):
             step["decoder_input_ids"], memory, attention_mask=batch["attention_mask"],
             decoder_attention_mask=step["decoder_attention_mask"], kv_cache=kv_cache,
         )  # fmt: skip
-        expected = run_theirs(theirs, batch | step, past_key_values=past, use_cache=True).logits.detach().numpy()
+        expected = run_theirs(theirs, batch | step, **{CACHE: past}, use_cache=True).logits.detach().numpy()
         real = mask[:, start:end] == 1
         np.testing.assert_allclose(got[real], expected[real], rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(got[real], whole.logits[:, start:end][real], rtol=1e-10, atol=1e-12)
@@ -182,7 +245,7 @@ def test_greedy_decoding_token_by_token(tmp_path):
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not FIVE, reason="Transformers 4 goes by tie_word_embeddings alone")
+@pytest.mark.skipif(OLD, reason="Transformers 4 goes by tie_word_embeddings alone")
 @pytest.mark.parametrize("scaled", [None, False, True])
 @pytest.mark.parametrize("said", [None, False, True])
 @pytest.mark.parametrize("separate", [False, True])

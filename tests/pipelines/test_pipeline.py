@@ -365,12 +365,21 @@ def test_progress(wrong, made):
         ("feature-extraction", "features_bytes"),
     ],
 )
-def test_a_text_that_is_too_long_is_one_error_and_no_warning(task, model, made):
-    too_long = made(task, model)
+@pytest.mark.parametrize("known", [True, False], ids=["its tokenizer knows the context", "it does not"])
+def test_a_text_that_is_too_long_is_one_error_and_no_warning_and_what_it_says_helps(task, model, made, known):
+    reads = made(task, model)
+    context = reads.model.config.context
+    reads.tokenizer.model_max_length = context if known else int(1e30)
+    text, own = "[MASK] " + "way " * 700, type(reads).__name__
+    said = rf"{own}: expected a text of at most {context} tokens, the model's context, got \d+ \(.* cuts it\)"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with one_line(r".*: expected input_ids of at most \w+ = \d+ tokens, got .*truncation=True"):
-            too_long("[MASK] " + "way " * 700)
+        with one_line(said) as error:
+            reads(text)
+        advice = re.search(r"\((\w+=.*) cuts it", str(error.value))[1]
+        assert reads(text, **eval(f"dict({advice})"))
+    with one_line(said):  # one of many, too
+        reads(["[MASK]", text])
 
 
 def test_a_tokenizer_of_another_model_is_refused(folders):

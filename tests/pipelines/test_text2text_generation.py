@@ -5,6 +5,7 @@ import pytest
 from written_questions import ENDS, TASK_PARAMS, make_folders
 
 import numtx
+from numtx.pipelines import SettingError
 
 pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
 pytest.importorskip("sentencepiece", reason="no sentencepiece: pip install 'numtx[hub]'")
@@ -148,3 +149,20 @@ def test_what_cannot_be_is_refused(made):
         pipe([3])
     with pytest.raises(ValueError, match="summarization expects a model with a head for seq2seq-lm"):
         made("summarization", "gpt2")
+
+
+def test_a_source_that_is_too_long_is_refused_with_what_cuts_it(made):
+    pipe = made("summarization", "bart", num_beams=1, **FEW)
+    with pytest.raises(ValueError, match=r"^SummarizationPipeline: .* at most 512 .* \(truncation=True cuts it\)$"):
+        pipe("a " * 900)
+    assert pipe("a " * 900, truncation=True)
+
+
+def test_settings_that_contradict_each_other_are_refused_when_the_pipeline_is_made(made):
+    with pytest.raises(SettingError, match="expected min_length of at most max_length = 3, got 9"):
+        made("summarization", "t5", min_length=9, max_length=3)
+    pipe = made("summarization", "t5", min_new_tokens=5)
+    with pytest.raises(SettingError, match="expected min_new_tokens of at most max_new_tokens = 4, got 5"):
+        pipe("a", max_new_tokens=4)
+    with pytest.raises(SettingError, match=r"expected rng as an np\.random\.Generator, got int"):
+        pipe("a", rng=3)

@@ -64,7 +64,7 @@ def test_a_pair_is_not_its_first_text(classify):
             "TextClassificationPipeline: expected settings of top_k, .*, got 'topk'; the nearest is 'top_k'",
         ),
         (TEXT, {"truncation": "only"}, "TextClassificationPipeline: expected truncation"),
-        (TEXT * 30, {}, "at most max_position_embeddings = 64 tokens, got .*truncation=True"),
+        (TEXT * 30, {}, r"at most 64 tokens, the model's context, got .*\(truncation=True"),
     ],
 )
 def test_bad_input(inputs, options, complaint, classify):

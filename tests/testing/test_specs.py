@@ -64,10 +64,12 @@ def test_every_component_has_a_spec():
         "ModuleList",
         "ReadyMade",
         "Residual",
+        "Adapted",
         "PretrainedModel",
         "EncoderBody",
         "PooledBody",
         "BartBase",
+        "T5Base",
     }
     found = modules_of(nn) | modules_of(models)
     assert found - heads_on_bodies() <= set(SPECS) | bases

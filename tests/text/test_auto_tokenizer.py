@@ -76,6 +76,25 @@ def test_what_is_given_counts_first(folder):
     assert opened.tokenize("Hello")[0] != AutoTokenizer.from_pretrained(FOLDERS / "bert").tokenize("Hello")[0]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "roberta", "bart"])
+def test_a_space_before_each_word_is_put_there_or_not_whatever_the_file_says(family, tmp_path):
+    """As Transformers 4 does it: lists of words can be read, and the places in the text do not count the space."""
+    words = ["Hello", "world"]
+    for saved in (False, True):
+        AutoTokenizer.from_pretrained(FOLDERS / family, add_prefix_space=saved).save_pretrained(tmp_path)
+        for wanted in (False, True, None):
+            given = {} if wanted is None else {"add_prefix_space": wanted}
+            opened = AutoTokenizer.from_pretrained(tmp_path, **given)
+            direct = AutoTokenizer.from_pretrained(
+                FOLDERS / family, add_prefix_space=saved if wanted is None else wanted
+            )
+            for text, split in ((words, True), ("Hello world", False)):
+                options = {"is_split_into_words": split, "return_offsets_mapping": True}
+                assert dict(opened(text, **options)) == dict(direct(text, **options)), (saved, wanted)
+            begin = [token[0] for token in opened.tokenize("Hello world")]
+            assert begin.count("Ġ") == (2 if wanted or (wanted is None and saved) else 1)
+
+
 def test_special_tokens_of_the_older_files(folder):
     copy = folder("gpt2")
     write(copy / "special_tokens_map.json", {"pad_token": {"content": "<pad>", "lstrip": True}, "bos_token": "<s>"})

@@ -1,6 +1,7 @@
 """Collators without their oracle: what a padded batch must be whatever the features, shares of masks, refusals."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numtx.text import (
+    AutoTokenizer,
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
@@ -294,6 +296,23 @@ def test_words_without_labels():
         encode_words(columns, fast)
     with pytest.raises(ValueError, match="in row 0, got a text"):
         encode_words({"tokens": ["ab"], "labels": [[0, 1]]}, fast)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "roberta", "bart"])
+def test_words_of_a_byte_level_vocabulary_need_a_space_before_each(family):
+    pytest.importorskip("tokenizers", reason="no tokenizers: pip install 'numtx[hub]'")
+    folder = Path(__file__).parents[1] / "golden/tokenizers" / family
+    columns = {"tokens": [["big", "dogs"]], "labels": [[1, 2]]}
+    with pytest.raises(
+        ValueError, match=r"^encode_words: .* got one that joins them \(open it with add_prefix_space=True"
+    ):
+        encode_words(columns, AutoTokenizer.from_pretrained(folder, add_prefix_space=False))
+    tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    encoded = encode_words(columns, tokenizer)
+    ids, labels = (np.array(encoded[name][0]) for name in ("input_ids", "labels"))
+    assert ids.tolist() == tokenizer("big dogs")["input_ids"]
+    assert [token[0] for token in tokenizer.convert_ids_to_tokens(ids[labels >= 0].tolist())] == ["Ġ", "Ġ"]
+    assert labels[labels >= 0].tolist() == [1, 2]
 
 
 @given(rows=st.lists(st.lists(st.integers(0, 9), max_size=9), min_size=1, max_size=9), size=st.integers(1, 12))

@@ -7,21 +7,21 @@ import time
 import numpy as np
 
 from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
-from numtx.training import Callback, RunFolder, Trainer, TrainingConfig
+from numtx.training import Callback, RunFolder, TrainingConfig, TrainingLoop
 from numtx.training.mpi import RankError, found_ranks
 
 TOKENS = np.random.default_rng(0).integers(11, size=900)
 
 
 class Fails(Callback):
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         if report.step == 3:
             raise LookupError("a callback failed")
 
 
 class Changes(Callback):
-    def on_step(self, trainer, report):
-        trainer.optimizer.flat.buffer[0] += 1
+    def on_step(self, loop, report):
+        loop.optimizer.flat.buffer[0] += 1
 
 
 class Batches:
@@ -29,12 +29,12 @@ class Batches:
 
     def __init__(self, how, rank):
         self.how, self.rank = how, rank
-        self.trainer = None
+        self.loop = None
 
     def at(self, step):
         if step == 3 and self.rank == 1:
             if self.how == "stop":
-                self.trainer.stop()
+                self.loop.stop()
                 return self.at(2)
             if self.how == "exit":
                 os._exit(7)
@@ -76,31 +76,31 @@ def make(case, folder, threads):
     if case in ("raise", "caught", "exit", "interrupt", "stop"):
         train = Batches(case, ranks.rank)
     callbacks = {"callback": [Fails()], "drift": [Changes()]}.get(case, [])
-    trainer = Trainer(model, train, TOKENS[:700], settings(case, threads), folder, callbacks=callbacks)
+    loop = TrainingLoop(model, train, TOKENS[:700], settings(case, threads), folder, callbacks=callbacks)
     if isinstance(train, Batches):
-        train.trainer = trainer
-    return trainer
+        train.loop = loop
+    return loop
 
 
 def main(case, folder, threads):
-    trainer = make(case, folder, int(threads))
-    if case == "uncaught" and trainer.ranks.rank == 1:
+    loop = make(case, folder, int(threads))
+    if case == "uncaught" and loop.ranks.rank == 1:
         time.sleep(0.2)
         raise LookupError("before the training")
     if case == "save":
 
-        def save(*_):
+        def save(*_, **__):
             raise ValueError("the disk is full")
 
         RunFolder.save_checkpoint = save
     try:
-        result = trainer.train(resume=case == "resume")
+        result = loop.train(resume=case == "resume")
     except (ValueError, RankError) as error:
         if case != "caught":
             raise
-        print(f"rank {trainer.ranks.rank} caught {type(error).__name__}: {error};", flush=True)
+        print(f"rank {loop.ranks.rank} caught {type(error).__name__}: {error};", flush=True)
         return
-    print(f"rank {trainer.ranks.rank} of {trainer.ranks.size}: {result.step}, {result.best_loss!r}", flush=True)
+    print(f"rank {loop.ranks.rank} of {loop.ranks.size}: {result.step}, {result.best_value!r}", flush=True)
 
 
 if __name__ == "__main__":

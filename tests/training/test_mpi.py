@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trainer_program
 from mpi_jobs import needs_mpi, run
 
 from numtx.training import TrainingConfig, mpi
 from numtx.training.agreement import differences
 from numtx.training.mpi import Alone, found_ranks, launched
 
+TRAINER = Path(trainer_program.__file__)
 PROGRAM = Path(__file__).with_name("mpi_program.py")
 LAST = "checkpoint-8"
 
@@ -60,6 +62,21 @@ def test_any_number_of_ranks_gives_the_bits_of_one_process(ranks, threads, singl
 
 
 @needs_mpi
+def test_a_trainer_on_ranks_is_stopped_by_a_signal_to_one_and_has_the_bits_of_one_process(tmp_path):
+    subprocess.run([sys.executable, TRAINER, tmp_path / "alone", "10"], check=True, stdout=subprocess.DEVNULL)
+    done = run(3, [TRAINER, tmp_path / "run", "10", "5"], cwd=tmp_path)
+    assert done.code != 0
+    assert "trained" not in done.out
+    assert (tmp_path / "run/checkpoint-5").is_dir()
+    done = run(2, [TRAINER, tmp_path / "run", "10"], cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("trained") == 2
+    for name in ("model", "optimizer"):
+        ends = [(tmp_path / run / f"checkpoint-10/{name}.safetensors").read_bytes() for run in ("alone", "run")]
+        assert ends[0] == ends[1]
+
+
+@needs_mpi
 def test_losses_are_summed_in_the_order_of_shards_and_batches(tmp_path):
     alone("float64", tmp_path / "alone")  # in float32 their sums would be exact, whatever the order
     assert job(3, "float64", tmp_path / "run").code == 0
@@ -97,7 +114,10 @@ FAILURES = {
     "raise": ("rank 1: the data of this rank ends here", "ValueError: the data of this rank ends here"),
     "callback": ("rank 0: a callback failed", "LookupError: a callback failed"),
     "save": ("rank 0: the disk is full", "ValueError: the disk is full"),
-    "nonfinite": ("rank 0: Trainer: expected finite numbers", "NonFiniteError: Trainer: expected finite numbers"),
+    "nonfinite": (
+        "rank 0: TrainingLoop: expected finite numbers",
+        "NonFiniteError: TrainingLoop: expected finite numbers",
+    ),
     "uncaught": ("error: rank 1: before the training", "LookupError: before the training"),
     "interrupt": ("error: rank 1: KeyboardInterrupt",),
 }
@@ -132,7 +152,7 @@ def test_a_rank_that_ends_without_a_word_ends_all(tmp_path):
 def test_ranks_that_disagree_are_named(case, words, tmp_path):
     done = job(2, case, tmp_path / "run")
     assert done.code == 1
-    assert "Trainer: expected the same on every rank" in done.err
+    assert "TrainingLoop: expected the same on every rank" in done.err
     assert words in done.err
     assert "on rank 0 and" in done.err
     assert (tmp_path / "run").exists() == (case == "drift")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from numtx import functional, nn
-from numtx.training import AdamW, Callback, NonFiniteError, ShardedGradients, Trainer, load_run
+from numtx.training import AdamW, Callback, NonFiniteError, ShardedGradients, TrainingLoop, load_run
 from numtx.training.nonfinite import first_nonfinite, first_nonfinite_evaluated
 
 
@@ -14,10 +14,10 @@ class Poison(Callback):
     def __init__(self, step, name, value):
         self.step, self.name, self.value = step, name, value
 
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         if report.step == self.step:
-            trainer.model.get_parameter(self.name)[...] = self.value
-            self.weights = trainer.optimizer.flat.buffer.copy()
+            loop.model.get_parameter(self.name)[...] = self.value
+            self.weights = loop.optimizer.flat.buffer.copy()
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_training_stops_with_the_weights_before(make_model, make_config, tokens,
     model = make_model()
     assert name in dict(model.named_parameters())
     poison = Poison(6, name, value)
-    trainer = Trainer(model, tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
+    loop = TrainingLoop(model, tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
     with pytest.raises(NonFiniteError, match="at step 7; the first not finite is") as error:
-        trainer.train()
+        loop.train()
     assert where in str(error.value)
     assert str(error.value).endswith("checkpoint-4'")
     assert "\n" not in str(error.value)
-    np.testing.assert_array_equal(trainer.optimizer.flat.buffer, poison.weights)
-    assert trainer.step == trainer.optimizer.steps == 6
+    np.testing.assert_array_equal(loop.optimizer.flat.buffer, poison.weights)
+    assert loop.step == loop.optimizer.steps == 6
     saved = load_run(tmp_path / "run").model
     assert all(np.isfinite(array).all() for _, array in saved.named_parameters())
-    resumed = Trainer(make_model(), tokens[:500], tokens[500:], make_config(), tmp_path / "run")
+    resumed = TrainingLoop(make_model(), tokens[:500], tokens[500:], make_config(), tmp_path / "run")
     assert resumed.train(resume=True).step == 10
 
 
@@ -62,11 +62,11 @@ def test_a_gradient_alone_is_caught(make_model, make_config, tokens, monkeypatch
         return dx
 
     monkeypatch.setattr(functional, "gelu_tanh_backward", broken)
-    trainer = Trainer(make_model(), tokens, None, make_config())
-    before = trainer.optimizer.flat.buffer.copy()
+    loop = TrainingLoop(make_model(), tokens, None, make_config())
+    before = loop.optimizer.flat.buffer.copy()
     with pytest.raises(NonFiniteError, match=r"gradient norm (inf|nan) at step 1.*the gradient of .*/gelu_tanh"):
-        trainer.train()
-    np.testing.assert_array_equal(trainer.optimizer.flat.buffer, before)
+        loop.train()
+    np.testing.assert_array_equal(loop.optimizer.flat.buffer, before)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_a_gradient_alone_is_caught(make_model, make_config, tokens, monkeypatch
 )
 def test_an_evaluation_names_the_place_and_the_step(make_model, make_config, tokens, tmp_path, name, value, where):
     poison = Poison(4, name, value)  # evaluated after step 4, too
-    trainer = Trainer(make_model(), tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
+    loop = TrainingLoop(make_model(), tokens[:500], tokens[500:], make_config(), tmp_path / "run", callbacks=[poison])
     with pytest.raises(
         NonFiniteError, match=r"evaluation loss (nan|inf) after step 4; the first not finite is"
     ) as error:
-        trainer.train()
+        loop.train()
     assert where in str(error.value)
     assert str(error.value).endswith("checkpoint-0'")
-    assert trainer.log == []
+    assert loop.log == []
 
 
 def test_the_batch_that_was_not_finite_is_traced(make_model, tokens, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_loss_alone_is_called_the_loss(make_model, make_config, tokens, monkey
     model = make_model()
     monkeypatch.setattr(model, "loss", lambda batch, num_items=None: np.float32(np.nan), raising=False)
     with pytest.raises(NonFiniteError, match="evaluation loss nan after step 4; the first not finite is the loss"):
-        Trainer(model, tokens, tokens, make_config()).train()
+        TrainingLoop(model, tokens, tokens, make_config()).train()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_sum_of_finite_pieces_is_called_so(make_model, make_config, tokens, va
     with pytest.raises(
         NonFiniteError, match=f"loss 3.0 and gradient norm inf at step 1; the first not finite is {where}$"
     ):
-        Trainer(model, tokens, None, make_config()).train()
+        TrainingLoop(model, tokens, None, make_config()).train()
 
 
 def test_it_is_a_value_error_and_a_floating_point_error():

@@ -7,18 +7,17 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from numtx.checkpoints import save_arrays
-from numtx.models import GPT2LMHeadModel
-from numtx.training import Callback, RunFolder, Trainer, refuse_changes
+from numtx.checkpoints import save_arrays, write_manifest
+from numtx.training import Callback, RunFolder, TrainingLoop, refuse_changes
 
 
 class StopAt(Callback):
     def __init__(self, *steps):
         self.steps = steps
 
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         if report.step in self.steps:
-            trainer.stop()
+            loop.stop()
 
 
 class Crash(Callback):
@@ -27,7 +26,7 @@ class Crash(Callback):
     def __init__(self, step):
         self.step = step
 
-    def on_step(self, trainer, report):
+    def on_step(self, loop, report):
         if report.step == self.step:
             raise KeyboardInterrupt
 
@@ -39,7 +38,7 @@ def split(tokens):
 def everything(folder):
     """The numbers a run leaves, without its times."""
     run = RunFolder.open(folder)
-    newest = run.newest_checkpoint(GPT2LMHeadModel.from_pretrained)
+    newest = run.newest_checkpoint()
     state = {name: value for name, value in asdict(newest.progress).items() if name not in ("seconds", "since")}
     log = [{k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")} for row in run.log()]
     weights = [(newest.path / "model.safetensors").read_bytes(), (run.path / "model.safetensors").read_bytes()]
@@ -52,8 +51,8 @@ def train(make_model, make_config, tokens, tmp_path):
 
     def run(name, *callbacks, resume=False, **settings):
         model = make_model(dropout=0.2)
-        trainer = Trainer(model, *split(tokens), make_config(**settings), tmp_path / name, callbacks=callbacks)
-        return trainer.train(resume=resume)
+        loop = TrainingLoop(model, *split(tokens), make_config(**settings), tmp_path / name, callbacks=callbacks)
+        return loop.train(resume=resume)
 
     return run
 
@@ -103,13 +102,49 @@ def weights_of_another_model(checkpoint):
     save_arrays(checkpoint / "model.safetensors", {"transformer.wte.weight": np.zeros((2, 2), np.float32)})
 
 
-@pytest.mark.parametrize("damage", [cut_short, weights_of_another_model, state_of_something_else])
+def one_bit(name):
+    """Turn one bit of a file over, which no format notices."""
+
+    def damage(checkpoint):
+        content = bytearray((checkpoint / name).read_bytes())
+        content[-1] ^= 1
+        (checkpoint / name).write_bytes(content)
+
+    return damage
+
+
+def no_manifest(checkpoint):
+    (checkpoint / "manifest.json").unlink()
+
+
+def cut_manifest(checkpoint):
+    (checkpoint / "manifest.json").write_text((checkpoint / "manifest.json").read_text()[:40])
+
+
+def no_weights(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+
+
+DAMAGES = [
+    cut_short,
+    weights_of_another_model,
+    state_of_something_else,
+    one_bit("model.safetensors"),
+    one_bit("optimizer.safetensors"),
+    no_manifest,
+    cut_manifest,
+    no_weights,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_checkpoint_is_passed_over(train, tmp_path, damage):
     train("whole")
     train("parts", StopAt(7))
     damage(tmp_path / "parts" / "checkpoint-7")
     (tmp_path / "parts" / ".checkpoint-9.new.0123abcd").mkdir()  # as a killed process leaves it
-    train("parts", StopAt(8), resume=True)
+    with pytest.warns(UserWarning, match=r"passed over checkpoint-7 \(.*the newest whole one is '.*checkpoint-4'"):
+        train("parts", StopAt(8), resume=True)
     assert [path.name for path in RunFolder.open(tmp_path / "parts").checkpoints()] == ["checkpoint-4", "checkpoint-8"]
     assert not list((tmp_path / "parts").glob(".*"))
     train("parts", resume=True)
@@ -165,7 +200,7 @@ def test_another_model_text_dtype_or_source_is_refused(train, make_model, make_c
     ]
     for model, data, more, said in cases:
         with pytest.raises(ValueError, match="resume: expected") as error:
-            Trainer(model, *data, make_config(), tmp_path / "run", **more).train(resume=True)
+            TrainingLoop(model, *data, make_config(), tmp_path / "run", **more).train(resume=True)
         assert said in str(error.value)
 
 
@@ -206,10 +241,12 @@ def test_folders_that_cannot_be_resumed(train, make_model, make_config, tokens, 
 
     def no_state(folder):
         for path in folder.glob("checkpoint-*/trainer_state.json"):
-            path.write_text('{"step": "three", "seconds": 0, "best_step": null, "best_loss": null, "since": {}}')
+            path.write_text('{"step": "three", "seconds": 0, "best_step": null, "best_value": null, "since": {}}')
+            write_manifest(path.parent)
 
-    assert "expected the state of a trainer" in damaged("state", no_state)
+    assert "expected the state of a training" in damaged("state", no_state)
     cut = damaged("cut", lambda f: [(p / "optimizer.safetensors").write_bytes(b"") for p in f.glob("checkpoint-*")])
     assert "expected a whole checkpoint" in cut
+    assert "got 0 bytes of optimizer.safetensors" in cut
     with pytest.raises(ValueError, match="expected the folder of a run to resume, got None"):
-        Trainer(make_model(), *split(tokens), make_config()).train(resume=True)
+        TrainingLoop(make_model(), *split(tokens), make_config()).train(resume=True)

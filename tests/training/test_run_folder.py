@@ -7,8 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from numtx.models import GPT2LMHeadModel
-from numtx.training import AdamW, Callback, RunFolder, Trainer, load_run
+from numtx.training import AdamW, Callback, RunFolder, TrainingLoop, load_run
 from numtx.training.progress import Progress
 
 
@@ -27,10 +26,10 @@ def run(make_model, tmp_path):
 
 def test_what_is_in_a_run(make_model, make_config, tokens, tokenizer, tmp_path):
     source = {"source": "-", "characters": 768}
-    trainer = Trainer(
+    loop = TrainingLoop(
         make_model(), *split(tokens), make_config(), tmp_path / "run", tokenizer=tokenizer, data=source, text="kept\r\n"
     )
-    trainer.train()
+    loop.train()
     folder = tmp_path / "run"
     assert names(folder) == [
         "checkpoint-10",
@@ -45,6 +44,7 @@ def test_what_is_in_a_run(make_model, make_config, tokens, tokenizer, tmp_path):
     ]
     assert names(folder / "checkpoint-10") == [
         "config.json",
+        "manifest.json",
         "model.safetensors",
         "optimizer.safetensors",
         "trainer_state.json",
@@ -63,12 +63,12 @@ def test_what_is_in_a_run(make_model, make_config, tokens, tokenizer, tmp_path):
 
 
 def test_float64_runs_keep_their_bits(make_model, make_config, tokens, tmp_path):
-    trainer = Trainer(make_model(dtype=np.float64), tokens, None, make_config(steps=2), tmp_path / "run")
-    trainer.train()
+    loop = TrainingLoop(make_model(dtype=np.float64), tokens, None, make_config(steps=2), tmp_path / "run")
+    loop.train()
     opened = load_run(tmp_path / "run")
     assert opened.model.dtype == np.float64
     assert opened.tokenizer is None
-    np.testing.assert_array_equal(opened.model.body.embedding.weight, trainer.model.body.embedding.weight)
+    np.testing.assert_array_equal(opened.model.body.embedding.weight, loop.model.body.embedding.weight)
     assert load_run(tmp_path / "run", dtype=np.float32).model.dtype == np.float32
 
 
@@ -92,15 +92,98 @@ def test_the_last_checkpoints_are_kept_in_the_order_of_numbers(run, make_model):
     for step in (8, 9, 10, 11):
         run.save_checkpoint(model, state, Progress(step), keep=3)
     assert [path.name for path in run.checkpoints()] == ["checkpoint-9", "checkpoint-10", "checkpoint-11"]
-    assert run.newest_checkpoint(GPT2LMHeadModel.from_pretrained).progress == Progress(11)
+    assert run.newest_checkpoint().progress == Progress(11)
     assert (run.path / "checkpoint-of-mine").exists()
+
+
+def numbers(run):
+    return [int(path.name.removeprefix("checkpoint-")) for path in run.checkpoints()]
+
+
+def test_all_checkpoints_are_kept_where_no_number_is_given(run, make_model):
+    model = make_model()
+    for step in range(1, 6):
+        run.save_checkpoint(model, AdamW(model).state_dict(), Progress(step))
+    assert numbers(run) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, [2, 9]), (2, [2, 9]), (3, [2, 8, 9]), (9, [2, 5, 7, 8, 9])])
+def test_one_may_be_kept_for_good(run, make_model, keep, expected):
+    model = make_model()
+    for step in (2, 5, 7, 8):
+        run.save_checkpoint(model, AdamW(model).state_dict(), Progress(step))
+    run.save_checkpoint(model, AdamW(model).state_dict(), Progress(9), keep, never_removed=2)
+    assert numbers(run) == expected
+    run.save_checkpoint(model, AdamW(model).state_dict(), Progress(10), 1, never_removed=10)
+    assert numbers(run) == [10]
+
+
+def test_the_old_goes_only_when_the_new_was_verified(run, make_model, monkeypatch):
+    model = make_model()
+    state = AdamW(model).state_dict()
+    run.save_checkpoint(model, state, Progress(1), keep=1)
+
+    def damaged(path):
+        assert numbers(run) == [1, 2]
+        raise ValueError("expected whole, got half")
+
+    monkeypatch.setattr("numtx.training.run_folder.verify_manifest", damaged)
+    with pytest.raises(ValueError, match="got half"):
+        run.save_checkpoint(model, state, Progress(2), keep=1)
+    monkeypatch.undo()
+    assert numbers(run) == [1, 2]
+
+
+def test_no_half_of_an_old_checkpoint_stands_under_its_name(run, make_model, monkeypatch):
+    """As if the process was killed while it removed one."""
+    model = make_model()
+    state = AdamW(model).state_dict()
+    run.save_checkpoint(model, state, Progress(1), keep=1)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("numtx.checkpoints.atomic.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint(model, state, Progress(2), keep=1)
+    monkeypatch.undo()
+    assert numbers(run) == [2]
+    run.remove_after(2)
+    assert not list(run.path.glob(".*"))
+
+
+def test_a_run_is_replaced_only_on_request(run, make_model):
+    model = make_model()
+    run.save_checkpoint(model, AdamW(model).state_dict(), Progress(5))
+    run.append_log({"step": 5})
+    (run.path / "mine.txt").write_text("kept")
+    with pytest.raises(ValueError, match="with a run, which can be resumed"):
+        RunFolder.create(run.path, None, {"keeps_best": "no"})
+    new = RunFolder.create(run.path, None, {"keeps_best": "no", "data": {"new": 1}}, replace=True)
+    assert (numbers(new), new.log()) == ([], [])
+    assert RunFolder.open(run.path).settings["data"] == {"new": 1}
+    assert (run.path / "mine.txt").read_text() == "kept"
+
+
+def test_a_run_without_weights_of_its_own_may_stand_beside_other_files(make_model, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/events.1").write_text("of a board")
+    RunFolder.create(tmp_path, None, {"keeps_best": "checkpoint"})
+    assert names(tmp_path) == ["log.jsonl", "runs", "training.json"]
+    RunFolder.open(tmp_path)
+    foreign = tmp_path / "foreign"
+    (foreign / "checkpoint-500").mkdir(parents=True)
+    for replace in (False, True):
+        with pytest.raises(ValueError, match="with checkpoints that no numtx run wrote"):
+            RunFolder.create(foreign, None, {"keeps_best": "checkpoint"}, replace=replace)
+    assert names(foreign) == ["checkpoint-500"]
 
 
 def full_disk(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_a_full_disk_leaves_the_checkpoint_before(run, make_model, monkeypatch, after):
     model = make_model()
     state = AdamW(model).state_dict()
@@ -117,18 +200,18 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, make_model, monkeypatch, 
         run.save_checkpoint(model, state, Progress(2), keep=1)
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-    assert run.newest_checkpoint(GPT2LMHeadModel.from_pretrained).path.name == "checkpoint-1"
+    assert run.newest_checkpoint().path.name == "checkpoint-1"
 
 
 def test_a_full_disk_ends_training_and_the_run_can_go_on(make_model, make_config, tokens, tmp_path, monkeypatch):
     class Fill(Callback):
-        def on_step(self, trainer, report):
+        def on_step(self, loop, report):
             if report.step == 6:
                 monkeypatch.setattr(os, "fsync", full_disk)
 
     arguments = (*split(tokens), make_config(), tmp_path / "run")
     with pytest.raises(ValueError, match="No space left"):
-        Trainer(make_model(), *arguments, callbacks=[Fill()]).train()
+        TrainingLoop(make_model(), *arguments, callbacks=[Fill()]).train()
     monkeypatch.undo()
     assert names(tmp_path / "run") == [
         "checkpoint-0",
@@ -139,9 +222,9 @@ def test_a_full_disk_ends_training_and_the_run_can_go_on(make_model, make_config
         "training.json",
     ]
     assert [row["step"] for row in load_run(tmp_path / "run").log] == [4]
-    resumed = Trainer(make_model(), *arguments)
+    resumed = TrainingLoop(make_model(), *arguments)
     assert resumed.train(resume=True).step == 10
-    whole = Trainer(make_model(), *arguments[:3])
+    whole = TrainingLoop(make_model(), *arguments[:3])
     whole.train()
     np.testing.assert_array_equal(resumed.optimizer.flat.buffer, whole.optimizer.flat.buffer)
 
@@ -149,7 +232,7 @@ def test_a_full_disk_ends_training_and_the_run_can_go_on(make_model, make_config
 def test_a_full_disk_at_the_start_makes_no_run(make_model, make_config, tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(ValueError, match="nothing was saved before"):
-        Trainer(make_model(), *split(tokens), make_config(), tmp_path / "run").train()
+        TrainingLoop(make_model(), *split(tokens), make_config(), tmp_path / "run").train()
     assert names(tmp_path) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from numtx.models.t5 import T5ForConditionalGeneration, T5Model
+from numtx.models.t5 import T5ForConditionalGeneration, T5ForQuestionAnswering, T5Model
 from numtx.models.t5_stack import T5LMHead, T5Stack
 from numtx.testing.adapter import Draft, component_case
 from numtx.testing.mistake import Mistake
@@ -19,11 +19,13 @@ STACK = "numtx.models.t5_stack.T5Stack"
 HEAD = "numtx.models.t5_stack.T5LMHead"
 BODY = "numtx.models.t5.T5Model"
 MODEL = "numtx.models.t5.T5ForConditionalGeneration"
+ANSWERING = "numtx.models.t5.T5ForQuestionAnswering"
 
 right_stack = T5Stack.forward
 right_head, right_head_backward = T5LMHead.forward, T5LMHead.backward
 right_body, right_body_backward = T5Model.forward, T5Model.backward
 right_model_backward = T5ForConditionalGeneration.backward
+right_answering = T5ForQuestionAnswering.forward
 
 OPTIONS = {
     "vocab_size": 5,
@@ -74,6 +76,13 @@ def head_case() -> Case:
     rng = np.random.default_rng(0)
     inputs = {"x": rng.standard_normal((2, 3, 4)), "weight": rng.standard_normal((5, 4))}
     return component_case(lambda dtype, scale: T5LMHead(scale), Draft({"scale": 0.5}, inputs, {}))
+
+
+def answering_case() -> Case:
+    """Two sources, which the decoder reads too."""
+    inputs = {"input_ids": IDS, "attention_mask": None}
+    options = {**OPTIONS, "num_layers": 1, "decoder_start_token_id": 0}
+    return component_case(build(T5ForQuestionAnswering), Draft(options, inputs, PLAIN))
 
 
 # --- stacks ----------------------------------------------------------------------------------------------------------
@@ -167,6 +176,10 @@ def head_overwrites_the_table(self: Any, doutputs: Any, cache: Any) -> Any:
     return None, grads
 
 
+def reads_in_time(self: Any, input_ids: Any, *inputs: Any, **settings: Any) -> Any:
+    return right_answering(self, input_ids, *inputs, decoder_input_ids=input_ids, **settings)
+
+
 MISTAKES = [
     Mistake(
         name="T5's scores divided by √D",
@@ -248,5 +261,14 @@ MISTAKES = [
         backward=head_overwrites_the_table,
         witness=language_case,
         owner=MODEL,
+    ),
+    Mistake(
+        name="T5 reads the source in time",
+        of="T5ForQuestionAnswering",
+        why="The decoder is given the source as it stands; in training it read everything behind a start token.",
+        hint="What does the decoder read at its first place, when nothing has been said yet?",
+        forward=reads_in_time,
+        witness=answering_case,
+        owner=ANSWERING,
     ),
 ]

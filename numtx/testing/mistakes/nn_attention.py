@@ -63,11 +63,8 @@ def merged_as_they_lie_backward(self: Any, dy: Any, cache: Any) -> Any:
     dy, g_out = self.out_proj.backward(dy, out)
     split = dy.reshape(len(dy), self.num_heads, dy.shape[1], -1)
     dquery, dkey, dvalue, dbias = F.scaled_dot_product_attention_backward(split, attended)
-    dx, dmemory, dweight, dprojection_bias = self._project_backward(dquery, dkey, dvalue, projections)
-    grads = {"in_proj_weight": dweight, "out_proj": g_out}
-    if dprojection_bias is not None:
-        grads["in_proj_bias"] = dprojection_bias
-    return (dx, dmemory, dbias), grads
+    dx, dmemory, grads = self._project_backward(dquery, dkey, dvalue, projections)
+    return (dx, dmemory, dbias), grads | {"out_proj": g_out}
 
 
 def scaled_by_width(self: Any, *inputs: Any, **settings: Any) -> Any:

@@ -23,8 +23,8 @@ OWNER = "numtx.nn.GroupedQueryAttention"
 class _Tiled(Right):
     """Every key head for every second query head, where two heads share one."""
 
-    def _project(self, x, memory, values):
-        query, key, value, projections = super()._project(x, memory, values)
+    def _project(self, x, memory, values, rng=None):
+        query, key, value, projections = super()._project(x, memory, values, rng)
         key, value = (np.tile(a, (1, self.num_heads // self.num_kv_heads, 1, 1)) for a in (key, value))
         return query, key, value, projections
 
@@ -36,8 +36,8 @@ class _Tiled(Right):
 
 
 class _HeadsLast(Right):
-    def _project(self, x, memory, values):
-        query, key, value, projections = super()._project(x, memory, values)
+    def _project(self, x, memory, values, rng=None):
+        query, key, value, projections = super()._project(x, memory, values, rng)
         batch, heads, length, width = query.shape
         query = query.swapaxes(1, 2).reshape(batch, length, width, heads).transpose(0, 3, 1, 2)
         return query, key, value, projections
@@ -56,10 +56,10 @@ class _ScaledByWidth(Right):
 
 
 class _KeysOfX(Right):
-    def _project(self, x, memory, values):
+    def _project(self, x, memory, values, rng=None):
         if memory is None or memory.shape[2] != x.shape[2] or memory.shape[1] != x.shape[1]:
-            return super()._project(x, memory, values)
-        query, key, value, (q, k, v, given) = super()._project(x, x, memory if values is None else values)
+            return super()._project(x, memory, values, rng)
+        query, key, value, (q, k, v, given) = super()._project(x, x, memory if values is None else values, rng)
         return query, key, value, (q, k, v, (*given, values is not None))
 
     def _project_backward(self, dquery, dkey, dvalue, projections):
@@ -81,8 +81,8 @@ class _KeysOnly(Right):
 
 
 class _ValuesTurned(Right):
-    def _project(self, x, memory, values):
-        query, key, value, projections = super()._project(x, memory, values)
+    def _project(self, x, memory, values, rng=None):
+        query, key, value, projections = super()._project(x, memory, values, rng)
         turn = None
         if self.rotary is not None and _may_turn(self.rotary, value):
             value, turn = self.rotary.forward(value)

@@ -28,7 +28,7 @@ right_masked_lm_backward = nn.MaskedLMHead.backward
 right_seq2seq_backward = nn.Seq2SeqLMHead.backward
 
 
-def last_for_first(self: nn.Pooler, x: Any, *, mask: Any = None) -> Any:
+def last_for_first(self: nn.Pooler, x: Any, *, mask: Any = None, rng: Any = None) -> Any:
     if self.pooling.pooling != "first":
         return right_pooler(self, x, mask=mask)
     h, pooled = right_pooling(nn.Pooling("last"), x, mask=mask)

@@ -113,7 +113,7 @@ def stack_backward(lent: str, join: Callable[[Any, Any], Any]) -> Callable[..., 
 
     def backward(self: nn.Stack, dy: Any, cache: Any) -> Any:
         (dx, dmemory, dbias), grads = right_stack_backward(self, dy, cache)
-        keep, kept, keys, (given, _, settings), norm, _ = cache
+        keep, kept, keys, (given, _, settings), norm, *_ = cache
         dh = dy if self.norm is None else self.norm.backward(dy, norm)[0]
         joined = None
         for layer, layer_cache, key in zip(reversed(self.layers._modules), kept[::-1], keys[::-1], strict=True):
@@ -172,7 +172,7 @@ def _layer_by_layer(
         kept.append(cache)
     lent = [array for array in (memory, bias_of(0)) if array is not None]
     y, norm = (x, None) if self.norm is None else self.norm.forward(x)
-    return y, ("all", kept, keys, (lent, memory is not None, settings), norm, y.shape)
+    return y, ("all", kept, keys, (lent, memory is not None, settings), norm, y.shape, (0, ()))
 
 
 def final_norm_forgotten(self: nn.Stack, *inputs: Any, **settings: Any) -> Any:

@@ -101,9 +101,10 @@ def weights(
             score[j] = scale * math.fsum(query[b, h, i, c] * key[b, g, j, c] for c in range(D))
             if bias is not None:
                 score[j] += bias[h, j - i + Tq - 1] if bias.ndim == 2 else at(bias, b, h, i, j)
-        total = math.fsum(math.exp(number) for number in score.values())
+        top = max(score.values(), default=0.0)
+        total = math.fsum(math.exp(number - top) for number in score.values())
         for j, number in score.items():
-            p[b, h, i, j] = math.exp(number) / total
+            p[b, h, i, j] = math.exp(number - top) / total
     return p
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numtx.models.t5 import T5EncoderModel, T5ForConditionalGeneration, T5Model
+from numtx.models.t5 import T5EncoderModel, T5ForConditionalGeneration, T5ForQuestionAnswering, T5Model
 from numtx.models.t5_stack import T5Config, T5LMHead, T5Stack
 from numtx.testing.adapter import Draft, component_spec
 from numtx.testing.drawer import Drawer
@@ -177,6 +177,22 @@ def language_model(p: plain.Parameters, options: Any, *inputs: Any, rng: Any = N
     return plain.affine(x, table.T) / (np.sqrt(x.shape[2]) if (tied if scaled is None else scaled) else 1)
 
 
+def draw_answering(d: Drawer) -> Draft:
+    """A source alone, which the decoder reads too."""
+    draft = draw_encoder(d)
+    start = {"decoder_start_token_id": d.integer(0, draft.options["vocab_size"] - 1)}
+    return Draft({**draft.options, **start}, draft.inputs, draft.settings)
+
+
+def answering(
+    p: plain.Parameters, options: Any, ids: Any, mask: Any = None, rng: Any = None, keep: str = "all"
+) -> np.ndarray:
+    """The decoder reads the source one place late, and its states are scored twice: start and end."""
+    late = np.array([[options["decoder_start_token_id"], *row[:-1]] for row in ids])
+    x = body(plain.part(p, "body"), options, ids, mask, late, None)
+    return plain.affine(x, p["head.out_proj.weight"], p["head.out_proj.bias"])
+
+
 def draw_head(d: Drawer) -> Draft:
     batch, length, width = d.sizes(3, 1, 4)
     inputs = {"x": d.array((batch, length, width)), "weight": d.array((d.size(2, 5), width))}
@@ -278,6 +294,16 @@ SPECS = [
         read=lambda outputs: outputs.logits,
         write=lambda dy: {"logits": dy},
         checks=(cached_equals_full,),
+        **MODEL,
+    ),
+    component_spec(
+        "T5ForQuestionAnswering",
+        build(T5ForQuestionAnswering),
+        draw_answering,
+        answering,
+        positional=SOURCE,
+        read=lambda outputs: np.stack([outputs.start_logits, outputs.end_logits], axis=-1),
+        write=lambda dy: {"start_logits": dy[..., 0], "end_logits": dy[..., 1]},
         **MODEL,
     ),
 ]

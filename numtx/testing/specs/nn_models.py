@@ -133,7 +133,8 @@ class LossOf:
     def __init__(self, model: GPT2LMHeadModel) -> None:
         self.model = model
         self.named_parameters, self.set_parameter = model.named_parameters, model.set_parameter
-        self.named_modules = model.named_modules
+        self.named_modules, self.owner = model.named_modules, model.owner
+        self.trainable_parameters = model.trainable_parameters
 
     def forward(self, *inputs: Any, rng: Any, keep: str, num_items: int | None) -> tuple[Any, Any]:
         """The loss of a batch."""

@@ -1,0 +1,98 @@
+"""Whether a dataset fits a model, asked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numtx.models.tasks import (
+    CausalLM,
+    QuestionAnswering,
+    Seq2SeqLM,
+    SequenceClassification,
+    TokenClassification,
+)
+from numtx.text import Dataset, check_labels
+from numtx.training.epochs import OWNER, Batches
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+def check_features(dataset: Dataset, model: Any, what: str) -> None:
+    """Refuse ids that are none of the vocabulary, rows that are too long, and labels outside of the model's range.
+
+    Raises
+    ------
+    ValueError
+        With the row and what was expected there.
+    """
+    config = getattr(model, "config", None)
+    if "input_ids" in dataset.column_names:
+        _check_ids(dataset["input_ids"], getattr(config, "vocab_size", None), getattr(config, "context", None), what)
+    for name in LABEL_COLUMNS:
+        if name in dataset.column_names:
+            _check_label_column(dataset[name], model, name, what)
+
+
+def _check_ids(column: Sequence[Any], vocabulary: int | None, longest: int | None, what: str) -> None:
+    for number, row in enumerate(column):
+        ids = np.asarray(row)
+        if not ids.size or ids.dtype.kind not in "iu":
+            got = "none" if not ids.size else repr(row)[:40]
+            raise ValueError(f"{OWNER}: expected ids in input_ids of row {number} of {what}, got {got}")
+        if longest is not None and ids.shape[-1] > longest:
+            raise ValueError(
+                f"{OWNER}: expected at most the model's {longest} tokens in row {number} of {what}, got "
+                f"{ids.shape[-1]}: cut them with the tokenizer (truncation=True, max_length={longest})"
+            )
+        if vocabulary is not None and (ids.min() < 0 or ids.max() >= vocabulary):
+            got = ids.min() if ids.min() < 0 else ids.max()
+            raise ValueError(
+                f"{OWNER}: expected input_ids from 0 to {vocabulary - 1} in row {number} of {what}, got {got} "
+                "(is this the model's tokenizer?)"
+            )
+
+
+def _check_label_column(column: Sequence[Any], model: Any, name: str, what: str) -> None:
+    where = f"{name} of {what}"
+    if isinstance(model, SequenceClassification):
+        first = np.asarray(column[0])
+        if first.dtype.kind not in "iufb":
+            raise ValueError(f"{OWNER}: expected numbers in {where}, got {column[0]!r} in row 0 (encode_labels)")
+        if model.problem(first) != "single_label_classification":
+            return
+        if first.dtype.kind == "f":
+            raise ValueError(f"{OWNER}: expected whole numbers in {where}, got {column[0]!r} in row 0")
+        check_labels(column, model.config.num_labels, owner=OWNER, column=where)
+    elif isinstance(model, TokenClassification):  # and what else gives each place one of its classes
+        check_labels(column, model.classes, owner=OWNER, column=where)
+    elif isinstance(model, CausalLM):
+        check_labels(column, model.config.vocab_size, owner=OWNER, column=where)
+
+
+def check_first_batch(
+    batches: Batches, model: Any, label_names: Sequence[str], what: str, label_smoothing: float = 0.0
+) -> None:
+    """Refuse a dataset whose first batch lacks labels or is none for this model, and labels not to be smoothed."""
+    first = batches.at(0)
+    there = [name for name in label_names if name in first]
+    wanted = " and ".join(label_names) if isinstance(model, QuestionAnswering) else "labels"
+    if not there:
+        columns = ", ".join(batches.dataset.column_names)
+        more = "" if isinstance(model, (QuestionAnswering, Seq2SeqLM)) else " (or label)"
+        raise ValueError(f"{OWNER}: expected a column {wanted}{more} in {what}, got the columns {columns}")
+    known = {*getattr(model, "arguments", first), *label_names}
+    if unknown := [name for name in first if name not in known]:
+        raise ValueError(
+            f"{OWNER}: expected batches of {', '.join(sorted(known))}, got {', '.join(unknown)} too "
+            "(remove_unused_columns=True leaves columns out)"
+        )
+    model.count_labels(first)  # the model's own checks
+    if label_smoothing:
+        try:
+            model.loss(first, label_smoothing=label_smoothing)
+        except (TypeError, ValueError) as error:
+            got = f"{label_smoothing}: {error}"
+            raise ValueError(f"{OWNER}: expected label_smoothing_factor 0 for this model, got {got}") from None

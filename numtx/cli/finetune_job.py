@@ -96,7 +96,7 @@ def _opened(settings: FineTuneSettings, task: FineTuningTask) -> tuple[Any, Any,
     """Return tokenizer and model, and what of the model was drawn."""
     config = AutoConfig.from_pretrained(settings.model)
     changes = task.model_settings(config)
-    tokenizer = AutoTokenizer.from_pretrained(settings.model)
+    tokenizer = AutoTokenizer.from_pretrained(settings.model, **task.tokenizer_settings)
     if tokenizer.pad_token_id is None and not task.whole_text:
         if tokenizer.eos_token is None:
             raise ValueError(f"finetune: expected a tokenizer with a token for padding, got {settings.model!r} without")

@@ -119,6 +119,12 @@ def test_csv_columns_by_other_names_and_held_out_file(numtx, asked, tmp_path):
     assert "text: words" in ran.out
 
 
+def test_bytes_keep_words_apart(numtx, asked, models, tmp_path):
+    ran = numtx("finetune", models("gpt2"), *asked("token-classification")[1:])
+    assert (ran.code, ran.err) == (0, ""), ran
+    assert json.loads((tmp_path / "out/tokenizer_config.json").read_text())["add_prefix_space"] is True
+
+
 def test_only_the_head_is_trained(numtx, asked, models, tmp_path):
     ran = numtx("finetune", *asked("text-classification"), "--freeze", "body.*")
     assert ran.code == 0, ran

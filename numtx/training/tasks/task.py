@@ -87,6 +87,7 @@ class FineTuningTask:
     metric: str = "loss"  # which decides what is best
     greater_is_better: bool = False
     whole_text: ClassVar[bool] = False
+    tokenizer_settings: ClassVar[dict[str, Any]] = {}  # with which the tokenizer is opened
     scores: ClassVar[bool] = True  # whether evaluation keeps the scores, or the loss alone
     longest: ClassVar[int] = 512  # tokens of a row where nothing is said
 

@@ -21,6 +21,7 @@ class TokenClassification(FineTuningTask):
 
     name = "token-classification"
     auto = AutoModelForTokenClassification
+    tokenizer_settings: ClassVar = {"add_prefix_space": True}  # byte-level ones keep words apart by it
     roles: ClassVar = {"words": ("tokens", "words"), "label": ("labels", "ner_tags", "tags", "pos_tags", "label")}
 
     def check(self):

@@ -49,7 +49,7 @@ def row_sums(rows):
 
 
 def column_sums(rows):
-    """Sum over the first axis, (C,), as a product, in the same way."""
+    """Sum over the first axis, (C,), as a product, without a warning of invalid values: see below."""
     with np.errstate(invalid="ignore"):
         return np.ones(len(rows), rows.dtype) @ rows
 

@@ -277,8 +277,9 @@ class BartModel(BartBase):
         """Return (StackOutput, cache) of checked ids."""
         x, embedded = self.embedding.forward(target)  # (B, Tt, C)
         x, inputs = self.decoder_inputs.forward(x, positions=positions, rng=rng)
-        of_source = self._source_table, self.encoder_inputs, self.encoder
-        settings |= nn.frozen_inputs(x=(self.embedding, self.decoder_inputs), memory=of_source)
+        if settings["keep"] is not None:  # not at each token that is written
+            of_source = self._source_table, self.encoder_inputs, self.encoder
+            settings |= nn.frozen_inputs(x=(self.embedding, self.decoder_inputs), memory=of_source)
         y, stack = self.decoder.forward(x, memory, rng=rng, **settings)
         return _stack_output(y), (embedded, inputs, stack)
 

@@ -222,7 +222,8 @@ class T5Model(_T5):
         memory_mask = padding(name, "attention_mask", attention_mask, (len(ids), memory.shape[1]))
         x, embedded = self.embedding.forward(ids)  # (B, Tq, C)
         settings |= {"mask": mask, "memory_mask": memory_mask, "kv_cache": kv_cache}
-        settings |= nn.frozen_inputs(x=self.embedding, memory=(self.embedding, self.encoder))
+        if settings["keep"] is not None:  # not at each token that is written
+            settings |= nn.frozen_inputs(x=self.embedding, memory=(self.embedding, self.encoder))
         y, cache = self.decoder.forward(x, memory, **settings)
         return y, None if cache is None else (embedded, cache)
 

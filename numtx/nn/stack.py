@@ -97,7 +97,7 @@ class Stack(Module):
             if y is not None:
                 return y, None
         keys = [None] * len(self.layers) if rng is None else rng.integers(2**63, size=len(self.layers)).tolist()
-        lowest = self._lowest(memory, bias, frozen)
+        lowest = 0 if keep is None else self._lowest(memory, bias, frozen)
         kept, hidden_states, weights = [], [x] if output_hidden_states else [], []
         for i, (layer, key) in enumerate(zip(self.layers, keys, strict=True)):
             before = x

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -119,7 +122,12 @@ def finetune(
         return
     screen = Screen()
     _show(job, screen)
-    _train(job, screen, resume is not None)
+    try:
+        _train(job, screen, resume is not None)
+    except ValueError:
+        if resume is None and not job.trainer.state.global_step:
+            _forget(job)
+        raise
     _finish(job, screen)
 
 
@@ -152,13 +160,12 @@ def _pairs(said: list[str]) -> dict[str, str]:
 def _job(given: dict[str, Any], resume: Path | None) -> FineTuneJob | None:
     """Return the job of a new run or of one that goes on; None if that is done."""
     from numtx.cli.finetune_job import job_of, refuse_full
-    from numtx.cli.finetune_settings import FineTuneSettings, checked, remember, remembered
+    from numtx.cli.finetune_settings import FILE, FineTuneSettings, checked, remember, remembered
 
     if resume is not None:
-        settings = remembered(resume, given)
-        if (resume / "report.md").exists():
+        if (resume / FILE).is_file() and (resume / "report.md").exists():
             return None
-        return job_of(settings)
+        return job_of(remembered(resume, given))
     for name, said in (("model", "MODEL"), ("task", "--task"), ("data", "--data"), ("out", "--out")):
         if name not in given:
             raise UsageError(f"finetune: expected {said}, or --resume FOLDER, got none")
@@ -219,6 +226,20 @@ def _train(job: FineTuneJob, screen: Screen, resume: bool) -> None:
         raise ValueError(f"finetune: expected standard output to stay open, got it closed{_way_on(job)}") from None
     except (OSError, MemoryError) as error:
         raise ValueError(f"finetune: {described(error)}{_way_on(job)}") from None
+
+
+def _forget(job: FineTuneJob) -> None:
+    """Take away what a run that made no step has in its folder, so that it can be asked for anew."""
+    from numtx.cli.finetune_settings import FILE
+    from numtx.training.run_folder import LOG, SETTINGS
+
+    with suppress(OSError):
+        with TemporaryDirectory() as other:
+            written = [Path(path).name for path in job.tokenizer.save_pretrained(other)]
+        for name in (FILE, SETTINGS, LOG, *written):
+            (job.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(job.folder / "runs", ignore_errors=True)
+        job.folder.rmdir()
 
 
 def _begun(job: FineTuneJob) -> bool:

@@ -56,6 +56,9 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
     """
     with asked():
         kind = task_of(settings.task)
+    for name, value in (("--prefix", settings.prefix), ("--max-target-length", settings.max_target_length)):
+        if value is not None and not kind.writes:
+            raise UsageError(f"{name}: expected it with summarization or translation, got it with {settings.task}")
     task = kind(
         settings.data,
         settings.eval_data,
@@ -72,11 +75,14 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
         model.add_adapter(LoraConfig(r=settings.lora, lora_alpha=2 * settings.lora), rng=settings.seed)
     if settings.freeze:
         nn.freeze(model, *settings.freeze)
+        if not model.num_parameters(only_trainable=True):
+            got = ", ".join(settings.freeze)
+            raise UsageError(f"--freeze: expected patterns that leave something to train, got all frozen by {got}")
     every = -(-train.num_rows // settings.batch)
     total = settings.steps or max(1, round(settings.epochs * -(-every // settings.accumulation)))
     own = {"group_by_length": not task.whole_text, "prediction_loss_only": not task.scores}
     with asked():
-        arguments = TrainingArguments(**settings.arguments(total, task.metric, task.greater_is_better, **own))
+        arguments = TrainingArguments(**settings.arguments(total, task.metric, _more_is_better(settings, task), **own))
     patience = [] if settings.patience is None else [EarlyStoppingCallback(settings.patience)]
     trainer = Trainer(
         model,
@@ -89,7 +95,27 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
         callbacks=patience,
     )
     trainer.pop_callback(PrinterCallback)  # the screen shows it
+    _check_judged(arguments, trainer.check())
     return FineTuneJob(settings, task, model, tokenizer, trainer, train, held_out, new)
+
+
+def _more_is_better(settings: FineTuneSettings, task: FineTuningTask) -> bool:
+    """Whether more is better of the measure that decides."""
+    known = {"loss": False, **task.measured}
+    name = str(settings.others.get("metric_for_best_model", task.metric))
+    if name.removeprefix("eval_") not in known:
+        raise UsageError(f"--set: expected metric_for_best_model {' or '.join(known)} of {settings.task}, got {name}")
+    return known[name.removeprefix("eval_")]
+
+
+def _check_judged(arguments: TrainingArguments, steps: int) -> None:
+    """Refuse a run that would end without an evaluation, by which its best weights are known."""
+    every = int(arguments.eval_steps or 1)
+    if every > steps:
+        raise UsageError(f"--eval-every: expected at most the {steps} steps of the run, got {every}")
+    if arguments.eval_delay > (last := steps // every * every):
+        got = f"{arguments.eval_delay:g}"
+        raise UsageError(f"--set: expected an eval_delay of at most {last}, the step of the last evaluation, got {got}")
 
 
 def _opened(settings: FineTuneSettings, task: FineTuningTask) -> tuple[Any, Any, list[str]]:

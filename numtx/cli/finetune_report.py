@@ -31,11 +31,13 @@ def finish(job: FineTuneJob, facts: Sequence[tuple[str, str]]) -> tuple[dict[str
         The files of the report.
     """
     trainer, task, model = job.trainer, job.task, job.model
+    smoothing, trainer.args.label_smoothing_factor = trainer.args.label_smoothing_factor, 0.0  # the loss as it is
     if task.scores:
         found = trainer.predict(job.held_out, metric_key_prefix="eval")
         measured, scores, labels = found.metrics, found.predictions, found.label_ids
     else:
         measured, scores, labels = trainer.evaluate(), None, None
+    trainer.args.label_smoothing_factor = smoothing
     if job.settings.lora is not None:
         model.save_pretrained(job.folder / "adapter")
         model = model.merge_and_unload()

@@ -38,6 +38,10 @@ OWN_PLACE = {  # training arguments that the command has options for
     "threads": "--threads",
     "resume_from_checkpoint": "--resume",
 }
+FIXED = (  # training arguments without which the command could not do what it says
+    *("load_best_model_at_end", "prediction_loss_only", "remove_unused_columns", "predict_with_generate"),
+    *("generation_max_length", "generation_num_beams", "generation_config"),
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def checked(settings: FineTuneSettings) -> FineTuneSettings:
     for name in settings.others:
         if name in OWN_PLACE:
             raise UsageError(f"--set: expected {name} as {OWN_PLACE[name]}, got it with --set")
+        if name in FIXED:
+            raise UsageError(f"--set: expected {name} to stay as the command has it, got it with --set")
     if settings.lora is not None and settings.freeze:
         raise UsageError("--lora: expected it without --freeze, for it trains nothing of the model itself, got both")
     eval_data = settings.eval_data and _whole(settings.eval_data)

@@ -174,7 +174,11 @@ class Evaluates:
                 joined([one.inputs for one in made]) if "inputs" in args.include_for_metrics else None,
                 row_losses(made) if "loss" in args.include_for_metrics else None,
             )
-            metrics = plain(self.compute_metrics(given))
+            measured = self.compute_metrics(given)
+            if not isinstance(measured, Mapping):
+                got = type(measured).__name__
+                raise ValueError(f"{OWNER}: expected compute_metrics to return a dict of measures, got {got}")
+            metrics = plain(measured)
         loss = mean_loss(made)
         if loss is not None:
             metrics = {f"{prefix}_loss": loss, **metrics}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numtx.checkpoints import verify_manifest
 from numtx.training.arguments import TrainingArguments
 from numtx.training.callbacks import Callback, StepReport
 from numtx.training.epochs import Epochs
@@ -154,6 +156,9 @@ class FineTuning(TrainingLoop):
         trainer.state.best_metric = self.progress.best_value
         trainer.state.best_global_step = self.progress.best_step
         trainer.state.best_model_checkpoint = self._best_checkpoint()
+        if trainer.args.load_best_model_at_end and self.progress.best_step not in (None, self.step):
+            way = "nothing was trained; a run with load_best_model_at_end=False goes on without it"
+            check_best(Path(self.folder or "", f"checkpoint-{self.progress.best_step}"), way)
         trainer.handler.load_states(state.get("callbacks", {}))
         self.first_step = self.step
         self._count()
@@ -272,6 +277,23 @@ class FineTuning(TrainingLoop):
                 self.run.append_log(finite(row))
 
         self.ranks.at_first("run", create)
+
+
+def check_best(path: Path, left: str) -> None:
+    """Require the checkpoint of the best evaluation to be there, and whole.
+
+    Raises
+    ------
+    ValueError
+        In one line, with what is left.
+    """
+    try:
+        verify_manifest(path)
+    except ValueError as error:
+        got = error if path.is_dir() else "no such folder"
+        raise ValueError(
+            f"Trainer: expected the best checkpoint '{path}' to load in the end, got {got}; {left}"
+        ) from None
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:

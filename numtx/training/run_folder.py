@@ -259,7 +259,7 @@ class RunFolder:
         stay = {path, self.path / f"checkpoint-{never_removed}"}
         others = [old for old in self.checkpoints() if old not in stay]
         room = len(others) if keep is None else max(0, keep - (len(self.checkpoints()) - len(others)))
-        for old in others[: len(others) - room]:
+        for old in others[: max(0, len(others) - room)]:
             with suppress(OSError):
                 remove_folder(old)
         return path

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numtx.checkpoints import verify_manifest, write_json
+from numtx.checkpoints import write_json
 from numtx.training.epochs import OWNER, Batches, Epochs, training_order
 from numtx.training.evaluates import Evaluates, is_several
 from numtx.training.feature_checks import check_features, check_first_batch
-from numtx.training.fine_tuning import ArgumentsPlan, FineTuning
+from numtx.training.fine_tuning import ArgumentsPlan, FineTuning, check_best
 from numtx.training.flat import rates_by_pattern
 from numtx.training.optimizers import SGD, AdamW, Optimizer
 from numtx.training.resume import put_weights
@@ -103,7 +103,7 @@ class Trainer(Evaluates):
         args, began = self.args, time.perf_counter()
         epochs = self._epochs = self._training_data()
         self._check_evaluation()
-        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epochs.steps)
+        steps = self._steps(epochs)
         plan = ArgumentsPlan(args, steps, self.lr_scheduler or args.scheduler(steps))
         self.optimizer = self._given_optimizer or self.create_optimizer()
         self._begin_state(epochs, steps)
@@ -124,6 +124,22 @@ class Trainer(Evaluates):
             self.logs.close()
             self._loop = None
         return TrainOutput(self.state.global_step, metrics["train_loss"], {**metrics, "epoch": self.state.epoch})
+
+    def check(self) -> int:
+        """Refuse what `train` would refuse of its data before the first step, and return how many steps it makes.
+
+        Raises
+        ------
+        ValueError
+            As `train`.
+        """
+        steps = self._steps(self._training_data())
+        self._check_evaluation()
+        return steps
+
+    def _steps(self, epochs: Epochs) -> int:
+        args = self.args
+        return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epochs.steps)
 
     def create_optimizer(self) -> Optimizer:
         """Return the optimizer of the arguments over the model; a subclass may make another."""
@@ -163,6 +179,8 @@ class Trainer(Evaluates):
             return
         if self.eval_dataset is None:
             raise ValueError(f"{OWNER}: expected an eval_dataset with eval_strategy {args.eval_strategy!r}, got None")
+        if args.predict_with_generate:
+            self._generating({})
         several = is_several(self.eval_dataset)
         for name, source in self.eval_dataset.items() if several else [("", self.eval_dataset)]:
             what = f"eval_dataset {name}".rstrip()
@@ -198,10 +216,12 @@ class Trainer(Evaluates):
 
     def _load_best(self) -> None:
         """Put the weights of the best evaluation into the model."""
-        path = self.state.best_model_checkpoint
-        if path is not None and Path(path).is_dir() and self.state.best_global_step != self.state.global_step:
-            verify_manifest(Path(path))
-            put_weights(self.model, Path(path))
+        state = self.state
+        if self._loop is None or self._loop.folder is None or state.best_global_step in (None, state.global_step):
+            return
+        path = Path(self._loop.folder, f"checkpoint-{state.best_global_step}")
+        check_best(path, f"the model has the weights of step {state.global_step}")
+        put_weights(self.model, path)
 
     # --- what is saved
 

@@ -156,6 +156,27 @@ def test_training_arguments_by_their_names(numtx, asked, tmp_path):
     assert "| weight_decay | 0.2 |" in report
 
 
+@pytest.mark.parametrize(
+    ("task", "measure", "best"), [("text-classification", "eval_loss", min), ("regression", "pearson", max)]
+)
+def test_the_best_by_another_measure_is_the_best(numtx, asked, tmp_path, task, measure, best):
+    chosen = ["--set", f"metric_for_best_model={measure}", "--steps", 8, "--eval-every", 1, "--lr", 1e-2]
+    assert numtx("finetune", *asked(task), *chosen).code == 0
+    log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    name = f"eval_{measure.removeprefix('eval_')}"
+    values = {row["step"]: row[name] for row in log if name in row}
+    assert len(set(values.values())) > 1
+    kept = json.loads((tmp_path / "out/metrics.json").read_text())["best_step"]
+    assert values[kept] == best(values.values())
+
+
+def test_a_run_that_made_no_step_leaves_its_folder_free(numtx, asked, tmp_path):
+    rows = [row | {"label": 1e30} for row in rows_of("regression")]
+    numtx("finetune", *asked("regression", rows)).refused(1, "finite")
+    assert not (tmp_path / "out").exists()
+    assert numtx("finetune", *asked("regression")).code == 0
+
+
 def test_it_ends_early(numtx, asked):
     ran = numtx(
         "finetune", *asked("text-classification"), "--lr", 1e-12, "--steps", 40, "--eval-every", 1, "--patience", 2
@@ -186,6 +207,7 @@ def test_stopped_and_resumed_is_the_same_run(numtx, asked, start, tmp_path):
     assert not list((tmp_path / "out").glob("checkpoint-*"))
     for name in ("model.safetensors", "metrics.json"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
+    (tmp_path / "rows.jsonl").unlink()
     assert "is finished" in numtx("finetune", "--resume", "out").out
 
 
@@ -206,6 +228,16 @@ BAD_OPTIONS = {
     "two ways": (["--freeze", "body.*", "--lora", 2], 2, "without --freeze"),
     "rank 0": (["--lora", 0], 2, "--lora"),
     "too long": (["--max-length", 65], 1, "from 1 to 64"),
+    "never evaluated": (["--steps", 6, "--eval-every", 7], 2, "at most the 6 steps"),
+    "evaluated too late": (["--set", "eval_delay=100"], 2, "eval_delay of at most 6"),
+    "no such measure": (["--set", "metric_for_best_model=f2"], 2, "loss or accuracy or f1"),
+    "not the best": (["--set", "load_best_model_at_end=false"], 2, "load_best_model_at_end"),
+    "no scores": (["--set", "prediction_loss_only=true"], 2, "prediction_loss_only"),
+    "a writer": (["--set", "predict_with_generate=true"], 2, "predict_with_generate"),
+    "nothing to train": (["--freeze", "*"], 2, "all frozen by *"),
+    "a prefix of nothing": (["--prefix", "classify: "], 2, "summarization or translation"),
+    "a target of nothing": (["--max-target-length", 9], 2, "summarization or translation"),
+    "too smooth": (["--set", "label_smoothing_factor=2"], 2, "label_smoothing_factor"),
     "no such file": (["--data", "none.csv"], 1, "none.csv"),
     "no such model": (["nothing-here"], 1, "nothing-here"),
 }
@@ -243,6 +275,29 @@ BAD_ROWS = {
 def test_rows_that_cannot_be(numtx, asked, tmp_path, what):
     numtx("finetune", *asked("text-classification", BAD_ROWS[what])).refused(1, "expected")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("text-classification", {"text": "a tree", "label": "neither"}),
+        ("token-classification", {"tokens": ["a"], "ner_tags": ["neither"]}),
+    ],
+)
+def test_a_class_of_held_out_rows_alone_is_named(numtx, asked, tmp_path, task, row):
+    write_rows(tmp_path / "other.jsonl", [row])
+    numtx("finetune", *asked(task), "--eval-data", "other.jsonl").refused(1, "got neither in held-out rows alone")
+
+
+def test_what_is_reported_is_the_loss_without_smoothing(numtx, asked, tmp_path):
+    found = []
+    for smoothing in (0, 0.3):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        chosen = ["--set", f"label_smoothing_factor={smoothing}", "--lr", 1e-12, "--steps", 2]
+        assert numtx("finetune", *asked("language-modeling"), *chosen).code == 0
+        found.append(json.loads((tmp_path / "out/metrics.json").read_text()))
+    assert found[1]["perplexity"] == pytest.approx(found[0]["perplexity"], rel=1e-4)
+    assert "| label_smoothing_factor | 0.3 |" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_folder_with_content_is_refused(numtx, asked, tmp_path):

@@ -107,6 +107,14 @@ def test_all_checkpoints_are_kept_where_no_number_is_given(run, make_model):
     assert numbers(run) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("keep", range(1, 8))
+def test_as_many_are_kept_as_were_asked_for(run, make_model, keep):
+    model = make_model()
+    for step in range(1, 8):
+        run.save_checkpoint(model, AdamW(model).state_dict(), Progress(step), keep)
+        assert numbers(run) == list(range(1, step + 1))[-keep:]
+
+
 @pytest.mark.parametrize(("keep", "expected"), [(1, [2, 9]), (2, [2, 9]), (3, [2, 8, 9]), (9, [2, 5, 7, 8, 9])])
 def test_one_may_be_kept_for_good(run, make_model, keep, expected):
     model = make_model()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -392,8 +393,36 @@ def test_a_best_checkpoint_that_was_damaged_is_not_loaded(tmp_path):
         tmp_path / "run", metrics=lambda given: {"score": next(scores)}, max_steps=4, eval_steps=2, save_steps=2,
         load_best_model_at_end=True, metric_for_best_model="score", callbacks=[Damage],
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"checkpoint-2"):
+    with pytest.raises(ValueError, match=r"checkpoint-2.*the model has the weights of step 4"):
         made.train()
+
+
+@pytest.mark.parametrize("damage", ["removed", "changed"])
+def test_a_best_that_is_lost_is_said_in_the_end_and_before_a_run_goes_on(tmp_path, damage):
+    class Lose(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 6:
+                best = tmp_path / "run" / "checkpoint-2"
+                if damage == "removed":
+                    shutil.rmtree(best)
+                else:
+                    (best / "config.json").write_text("{}")
+
+    scores = [0.9, 0.5, 0.4]
+    given = {
+        "metrics": lambda given: {"score": scores.pop(0)}, "max_steps": 6, "eval_steps": 2, "save_steps": 2,
+        "load_best_model_at_end": True, "metric_for_best_model": "score",
+    }  # fmt: skip
+    said = r"^Trainer: expected the best checkpoint '.*checkpoint-2' to load in the end, got .*"
+    with pytest.raises(ValueError, match=said + "the model has the weights of step 6$"):
+        trainer(tmp_path / "run", callbacks=[Lose], **given).train()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    scores.append(0.3)
+    with pytest.raises(ValueError, match=said + "nothing was trained"):
+        trainer(tmp_path / "run", **given).train(resume_from_checkpoint=True)
+    assert scores == [0.3]
+    plain = {**given, "load_best_model_at_end": False}
+    assert trainer(tmp_path / "run", **plain).train(resume_from_checkpoint=True).global_step == 6
 
 
 def test_a_best_between_two_saves_is_saved(tmp_path):
@@ -613,6 +642,14 @@ def test_labels_that_cannot_be_smoothed_are_refused_before_the_first_step(tmp_pa
     for model, data in ((answers, spans), (ready_made, [{"input_ids": [1, 2], "labels": 1}])):
         with pytest.raises(ValueError, match=r"^Trainer: expected label_smoothing_factor 0 for this model, got 0\.1"):
             Trainer(model, args, train_dataset=data).train()
+
+
+def test_what_a_model_cannot_write_and_measures_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match=r"^Trainer: expected a model that writes with predict_with_generate"):
+        trainer(tmp_path / "run", predict_with_generate=True).train()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"^Trainer: expected compute_metrics to return a dict of measures, got None"):
+        trainer(tmp_path / "run", metrics=lambda given: None).evaluate()
 
 
 def test_bad_constructors():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from numtx.metrics import load
@@ -24,6 +25,7 @@ class QuestionAnswering(FineTuningTask):
     auto = AutoModelForQuestionAnswering
     roles: ClassVar = {"question": ("question",), "context": ("context", "passage"), "answers": ("answers", "answer")}
     metric, greater_is_better = "f1", True
+    measured = MappingProxyType({"exact_match": True, "f1": True})
     longest = 384
 
     def read(self, source, **reading):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numtx.text import Dataset, as_dataset, split_corpus, split_rows
+from numtx.text import Dataset, as_dataset, encode_labels, split_corpus, split_rows
 from numtx.text.corpus import TEXT_SUFFIXES
 
 OWNER = "finetune"
@@ -110,6 +110,24 @@ def found_columns(
                 f"got a dataset with the columns {', '.join(there)}"
             )
     return found
+
+
+def trained_classes(train: Sequence[Any], held_out: Sequence[Any], column: str) -> list[str]:
+    """Return the classes of the training rows, by number.
+
+    Raises
+    ------
+    ValueError
+        If held-out rows have another.
+    """
+    _, names = encode_labels(train, column=column)
+    _, others = encode_labels(held_out, column=column)
+    if unknown := [name for name in others if name not in names]:
+        raise ValueError(
+            f"{OWNER}: expected each class of {column} in the training rows, got {', '.join(unknown[:3])} in held-out "
+            "rows alone (--eval-data says which rows are held out, or another --seed)"
+        )
+    return names
 
 
 def texts(rows: Dataset, column: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Fine-tuning on whole texts: their class, several classes at once, or a number."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ from numtx import functional as F
 from numtx.metrics import load
 from numtx.models.auto import AutoModelForSequenceClassification
 from numtx.text import DataCollatorWithPadding, Dataset, encode_labels
-from numtx.training.tasks.data import OWNER, texts
+from numtx.training.tasks.data import OWNER, texts, trained_classes
 from numtx.training.tasks.task import Findings, FineTuningTask, Table, sample_rows
 
 TEXT = ("text", "sentence", "sentence1", "premise", "question", "content", "review", "tweet")
@@ -57,6 +58,7 @@ class TextClassification(_OfTexts):
         "label": ("label", "labels", "class", "category", "sentiment", "target"),
     }
     metric, greater_is_better = "accuracy", True
+    measured = MappingProxyType({"accuracy": True, "f1": True})
 
     def classes_of(self, rows):
         values = rows[self.columns["label"]]
@@ -70,10 +72,10 @@ class TextClassification(_OfTexts):
             for number, value in enumerate(rows[label]):
                 if value is None or (isinstance(value, str) and not value.strip()):
                     raise ValueError(f"{OWNER}: expected a class as {label} in row {number}, got {value!r}")
-        _, self.names = encode_labels(self.train[label], column=label)
+        self.names = trained_classes(self.train[label], self.held_out[label], label)
         if len(self.names) < 2:
-            raise ValueError(f"{OWNER}: expected two classes or more as {label}, got {', '.join(self.names) or 'none'}")
-        encode_labels(self.held_out[label], self.names, column=label)
+            got = ", ".join(self.names) or "none"
+            raise ValueError(f"{OWNER}: expected two classes or more as {label} in the training rows, got {got}")
 
     def model_settings(self, config):
         known = list((config.id2label or {}).values())
@@ -149,6 +151,7 @@ class Regression(_OfTexts):
 
     name = "regression"
     roles: ClassVar = {"text": TEXT, "pair": PAIR, "label": ("label", "labels", "score", "rating", "value", "target")}
+    measured = MappingProxyType({"mse": False, "mae": False, "pearson": True})
 
     def check(self):
         super().check()

@@ -16,6 +16,7 @@ class _Written(FineTuningTask):
 
     auto = AutoModelForSeq2SeqLM
     scores = False
+    writes = True
     target = 128  # tokens
 
     def check(self):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -86,9 +87,11 @@ class FineTuningTask:
     optional: ClassVar[tuple[str, ...]] = ()
     metric: str = "loss"  # which decides what is best
     greater_is_better: bool = False
+    measured: Mapping[str, bool] = MappingProxyType({})  # what `measures` gives, and whether more of it is better
     whole_text: ClassVar[bool] = False
     tokenizer_settings: ClassVar[dict[str, Any]] = {}  # with which the tokenizer is opened
     scores: ClassVar[bool] = True  # whether evaluation keeps the scores, or the loss alone
+    writes: ClassVar[bool] = False  # a target, which has a length, for a source, which may have a prefix
     longest: ClassVar[int] = 512  # tokens of a row where nothing is said
 
     def __init__(

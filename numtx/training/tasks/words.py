@@ -7,7 +7,7 @@ import numpy as np
 from numtx.models.auto import AutoModelForTokenClassification
 from numtx.text import DataCollatorForTokenClassification, Dataset, encode_labels, encode_words
 from numtx.text.labels import IGNORED
-from numtx.training.tasks.data import OWNER
+from numtx.training.tasks.data import OWNER, trained_classes
 from numtx.training.tasks.task import Findings, FineTuningTask, Table, sample_rows
 
 SHOWN = 8
@@ -34,10 +34,11 @@ class TokenClassification(FineTuningTask):
                 if len(row[words]) != len(row[label]):
                     got = f"{len(row[words])} words and {len(row[label])} labels"
                     raise ValueError(f"{OWNER}: expected a label for each word in row {number}, got {got}")
-        _, self.names = encode_labels(self.train[label], column=label)
-        encode_labels(self.held_out[label], self.names, column=label)
+        self.names = trained_classes(self.train[label], self.held_out[label], label)
         self.entities = all(name == "O" or name[:2] in ("B-", "I-") for name in self.names) and "O" in self.names
         self.metric, self.greater_is_better = "f1" if self.entities else "accuracy", True
+        more = ("precision", "recall", "f1") if self.entities else ()
+        self.measured = dict.fromkeys(("accuracy", *more), True)
 
     def model_settings(self, config):
         known = list((config.id2label or {}).values())

@@ -101,7 +101,7 @@ class Adapted(nn.Module):
     def load_adapter(self, folder) -> Self:
         """Put an adapter that PEFT or `save_pretrained` saved into the model, and return the model.
 
-        Where the model has an adapter of the same arrays, their numbers are taken over in place.
+        Where the model has an adapter of the same settings and arrays, their numbers are taken over in place.
 
         Raises
         ------
@@ -118,6 +118,8 @@ class Adapted(nn.Module):
         if fresh:
             targets = self._targets()
             self._put(config, {module: targets[module] for module in modules}, trained, None)
+        else:
+            self._check_same(config, modules, folder)
         try:
             self._take(arrays, folder)
         except ValueError:
@@ -125,7 +127,6 @@ class Adapted(nn.Module):
                 self.unload()
             raise
         for layer in merged:  # with the new numbers
-            layer.unmerge()
             layer.merge()
         return self
 
@@ -140,6 +141,12 @@ class Adapted(nn.Module):
     def save_adapter(self, folder) -> None:
         """Write `adapter_config.json` and `adapter_model.safetensors`, which PEFT opens over Transformers' model."""
         config = self._known_adapter()
+        kept = {*self._update_names(), *self.trained_in_full}
+        if lost := [name for name, _ in self.trainable_parameters() if name not in kept]:
+            raise ValueError(
+                f"{type(self).__name__}: expected only the adapter to be trained, got {', '.join(lost[:3])} unfrozen, "
+                "which its files do not hold; name such parts in modules_to_save"
+            )
         base = config.base_model_name_or_path or self.name_or_path
         packed = self.config.model_type in PACKED_IN_FILES
         write_adapter(folder, config, self.adapter_arrays(), base_model_name_or_path=base, fan_in_fan_out=packed)
@@ -156,6 +163,19 @@ class Adapted(nn.Module):
         arrays = {low[name]: array.T for name, array in flat.items() if name in low}
         rest = {name: array for name, array in flat.items() if name not in low}
         return arrays | type(self).names(self.config).to_checkpoint(rest)
+
+    def _check_same(self, config, modules, folder):
+        """Require that the model's own updates weigh and drop out as those of a file do."""
+        layers, targets = lora_layers(self), self._targets()
+        for module in modules:
+            layer = layers.get(targets[module].removesuffix(".in_proj"))
+            wanted = (config.rank(module), config.alpha(module), config.use_rslora, config.lora_dropout)
+            own = wanted if layer is None else (layer.lora_r, layer.lora_alpha, layer.lora_rs, layer.lora_dropout)
+            if own != wanted:
+                raise ValueError(
+                    f"{type(self).__name__}: expected an adapter of the model's rank, alpha, rslora and dropout, {own}, "
+                    f"for {module} in '{folder}', got {wanted}; unload the model's own first"
+                )
 
     def _put(self, config, modules, trained, rng):
         """Put updates beside modules, given as {their name: ours}."""

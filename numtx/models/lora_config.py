@@ -77,6 +77,11 @@ class LoraConfig:
             pattern = {} if getattr(self, name) is None else getattr(self, name)
             if not isinstance(pattern, dict) or not all(isinstance(key, str) for key in pattern):
                 raise ValueError(f"{NAME}: expected {name} as a dict of text to number, got {pattern!r}")
+            for key in pattern:
+                try:
+                    re.compile(key)
+                except re.error as error:
+                    raise ValueError(f"{NAME}: expected a regular expression in {name}, got {key!r}: {error}") from None
             setattr(self, name, dict(pattern))
         count(NAME, 1, r=self.r, **{f"rank of {key}": rank for key, rank in self.rank_pattern.items()})
         for name, alpha in {"lora_alpha": self.lora_alpha, **self.alpha_pattern}.items():

@@ -36,6 +36,10 @@ def open_pretrained(
     """
     if is_adapter(name_or_folder):
         base = base_of(owner, name_or_folder)
+        if is_adapter(base):
+            raise ValueError(
+                f"{owner}: expected a whole model as the base of '{name_or_folder}', got the adapter '{base}'"
+            )
         return open_pretrained(class_of, owner, base, config, settings, dtype=dtype, rng=rng).load_adapter(
             name_or_folder
         )

@@ -84,6 +84,8 @@ def matching(module: Module, patterns: Iterable[str], owner: str = "matching") -
     ['up.bias', 'down.weight', 'down.bias']
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if wrong := [one for one in patterns if not isinstance(one, str)]:
+        raise ValueError(f"{owner}: expected patterns as text, one an argument, got {wrong[0]!r:.80}")
     names = [name for name, _ in module.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -84,14 +84,18 @@ class _LowRank(Module):
         return np.add(matrix, (self.lora_A * self.lora_scale) @ self.lora_B, out=total)
 
     def merge(self) -> None:
-        """Put W + s A B in W's place: one product in forward, and no backward. W itself is kept, for `unmerge`."""
-        if not self.is_merged:
-            before = getattr(self, self.matrix)
-            setattr(self, self.matrix, self.merged())
-            self._unmerged = before
+        """Put W + s A B in W's place: one product in forward, and no backward. W itself is kept, for `unmerge`.
+
+        Merged already, it takes A and B as they are now.
+        """
+        self.unmerge()
+        before = getattr(self, self.matrix)
+        setattr(self, self.matrix, self.merged())
+        # One that is trained lies in an optimizer's buffer, which may be written to meanwhile.
+        self._unmerged = before if self.matrix in self.frozen else before.copy(order="K")
 
     def unmerge(self) -> None:
-        """Put W back, the very array that was there."""
+        """Put W back: the very array that was there, where W is frozen, else its numbers."""
         if self._unmerged is not None:
             dtype = getattr(self, self.matrix).dtype
             setattr(self, self.matrix, self._unmerged.astype(dtype, copy=False))

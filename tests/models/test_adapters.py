@@ -233,3 +233,35 @@ def test_no_warning_where_all_is_there(folders):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         numtx.AutoModelForSequenceClassification.from_pretrained(adapter)
+
+
+@pytest.mark.parametrize("other", [{"lora_alpha": 4}, {"use_rslora": True}, {"lora_dropout": 0.25}])
+def test_numbers_of_other_settings_are_not_taken_over(folders, other):
+    _, adapter, _ = folders
+    model = bert().add_adapter(LoraConfig(**{"r": 2, "lora_alpha": 16, **other}), rng=5)
+    before = {name: array.copy() for name, array in model.named_parameters()}
+    with pytest.raises(ValueError, match="expected an adapter of the model's rank, alpha, rslora and dropout"):
+        model.load_adapter(adapter)
+    for name, array in model.named_parameters():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_what_the_files_would_lose_is_refused(tmp_path):
+    model = bert().add_adapter(SEEN)
+    nn.unfreeze(model, "*norm*")
+    with pytest.raises(ValueError, match=r"expected only the adapter to be trained, got .*norm.* unfrozen"):
+        model.save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_base_that_is_an_adapter(folders):
+    _, adapter, _ = folders
+    said = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(ValueError, match="expected a whole model as the base"):
+        numtx.AutoModelForSequenceClassification.from_pretrained(adapter)
+
+
+def test_a_pattern_that_is_no_expression():
+    with pytest.raises(ValueError, match=r"expected a regular expression in rank_pattern, got '\("):
+        LoraConfig(rank_pattern={"(": 2})

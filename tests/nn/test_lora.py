@@ -191,3 +191,26 @@ def test_converted_between_dtypes():
     model = drawn(nn.add_lora(layer(), r=2, rng=0)).astype(np.float32)
     assert {array.dtype for _, array in model.named_parameters()} == {np.dtype(np.float32)}
     assert model(X.astype(np.float32)).dtype == np.float32
+
+
+def test_merging_again_takes_the_new_numbers():
+    rng = np.random.default_rng(0)
+    one = nn.LoRALinear(5, 4, 2, rng=0, dtype=np.float64)
+    x = rng.normal(size=(3, 5))
+    one.merge()
+    one.lora_B[...] = rng.normal(size=one.lora_B.shape)
+    one.merge()
+    merged = one(x)
+    one.unmerge()
+    np.testing.assert_allclose(merged, one(x), rtol=1e-12)
+    assert np.abs(one(x) - (x @ one.weight + one.bias)).max() > 0.1
+
+
+def test_unmerged_is_what_was_there_though_its_memory_was_written_to():
+    one = nn.LoRALinear(5, 4, 2, rng=0, dtype=np.float64)
+    one.lora_B[...] = 1.0
+    optimizer, before = AdamW(one), one.weight.copy()
+    one.merge()
+    optimizer.flat.sync()  # takes the merged weight into its buffer
+    one.unmerge()
+    np.testing.assert_array_equal(one.weight, before)

@@ -173,8 +173,8 @@ class Adapted(nn.Module):
             own = wanted if layer is None else (layer.lora_r, layer.lora_alpha, layer.lora_rs, layer.lora_dropout)
             if own != wanted:
                 raise ValueError(
-                    f"{type(self).__name__}: expected an adapter of the model's rank, alpha, rslora and dropout, {own}, "
-                    f"for {module} in '{folder}', got {wanted}; unload the model's own first"
+                    f"{type(self).__name__}: expected an adapter of the model's rank, alpha, rslora and dropout, "
+                    f"{own}, for {module} in '{folder}', got {wanted}; unload the model's own first"
                 )
 
     def _put(self, config, modules, trained, rng):

@@ -148,7 +148,7 @@ def _table(columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     >>> print(_table(("name", "value"), [("a|b", 1)]))
     | name | value |
     | --- | --- |
-    | a\\\\|b | 1 |
+    | a\\|b | 1 |
     """
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(_cell(one) for one in line) + " |" for line in lines)

@@ -73,6 +73,7 @@ class TrainingLoop:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from numtx.models.gpt2 import GPT2Config, GPT2LMHeadModel
     >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2), rng=0)
     >>> plan = TrainingConfig(steps=3, batch=2, context=8)

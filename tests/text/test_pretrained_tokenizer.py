@@ -103,6 +103,8 @@ def test_byte_level_text_comes_back(opened, name, text):
         return
     if name == "llama":
         text = text.replace("▁", "")
+        if text == " ":  # one piece, whose space is taken for the prefix: "" in Transformers too
+            text = ""
     assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
 
 

@@ -8,12 +8,11 @@ together, each group cut to its longest, as its own encoder-only model does. A s
 too. Needs `pip install torch transformers`.
 """
 
-import argparse
 import time
 from functools import partial
 
 import numpy as np
-from measure import Row, median, peak_megabytes, peak_of, print_table, reset_peak, write_json
+from measure import Row, command, median, peak_megabytes, peak_of, reset_peak
 
 import numtx
 from numtx import functional as F
@@ -172,20 +171,5 @@ def memory_of(which):
     return peak_megabytes() - before
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--memory", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print(memory_of(arguments.memory))
-        return
-    rows = run(arguments.runs)
-    print_table(rows)
-    if arguments.json:
-        write_json(arguments.json, rows)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, memory_of)

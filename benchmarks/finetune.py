@@ -9,12 +9,11 @@ collated batch to the updated weights; PyTorch makes its steps between them. A f
 `pip install torch transformers`.
 """
 
-import argparse
 import tempfile
 import time
 
 import numpy as np
-from measure import Row, median, peak_megabytes, peak_of, peak_of_children, print_table, reset_peak, write_json
+from measure import Row, command, median, peak_megabytes, peak_of, peak_of_children, reset_peak
 
 import numtx
 from numtx import nn
@@ -182,20 +181,5 @@ def memory_of(which):
     return peak_megabytes() - before + (THREADS - 1) * peak_of_children(before)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--memory", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print(memory_of(arguments.memory))
-        return
-    found = run(arguments.runs)
-    print_table(found)
-    if arguments.json:
-        write_json(arguments.json, found)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, memory_of)

@@ -1,5 +1,6 @@
 """What the benchmarks share: medians, the machine's own limits, peak memory of a process of its own."""
 
+import argparse
 import json
 import platform
 import resource
@@ -121,3 +122,19 @@ def peak_of(script, *arguments):
     """Run a script in a process of its own, and return the number on the last line it prints."""
     done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
+
+
+def command(doc, run, memory_of):
+    """Run a benchmark as its command line asks: `run(runs)` gives rows, `memory_of(which)` the peak of one side."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--memory", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(memory_of(arguments.memory))
+        return
+    rows = run(arguments.runs)
+    print_table(rows)
+    if arguments.json:
+        write_json(arguments.json, rows)

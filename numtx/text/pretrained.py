@@ -264,7 +264,8 @@ class PretrainedTokenizer(ChatTemplates):
 
     def text_decoder(self, skip_special_tokens: bool = True) -> TextDecoder:
         """Return a decoder for ids that arrive piece by piece: it holds back what later ids may still change."""
-        return GrowingText(self, skip_special_tokens)
+        cleaned = _CLEANED if self.clean_up_tokenization_spaces and self._may_clean() else ()
+        return GrowingText(self, skip_special_tokens, cleaned)
 
     @staticmethod
     def clean_up_tokenization(text: str) -> str:

@@ -78,6 +78,7 @@ def _in_slices(rows, matrix):
     y = np.empty((count, outputs), rows.dtype)
 
     def multiply(piece):
+        """Write the columns of y that belong to these rows of the matrix."""
         some, y_some = matrix[piece], y[:, piece]
         whole = len(some) // size * size
         slices = some[:whole].reshape(-1, size, inputs).swapaxes(1, 2)  # (S, I, O/S)

@@ -40,6 +40,7 @@ class _State:
         self.modules = 0  # that were loaded when the libraries were looked for
 
     def forked(self) -> None:
+        """Forget the threads, and a lock that one of them may hold: a fork takes neither along."""
         self.lock, self.helpers = threading.Lock(), []
 
     def blas(self) -> list[Any]:
@@ -50,6 +51,7 @@ class _State:
         return self.libraries
 
     def limit(self, threads: int) -> None:
+        """Set every BLAS to so many threads."""
         for library in self.blas():
             library.set_num_threads(threads)
 
@@ -148,6 +150,7 @@ def _shared_out(function: Callable[[Item], Result], items: list[Item], threads: 
     ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
 
     def work() -> None:
+        """Take item after item until none waits."""
         while (numbered := _next(waiting)) is not None:
             number, item = numbered
             result = None
@@ -183,6 +186,7 @@ def _helper() -> SimpleQueue:
     queue: SimpleQueue = SimpleQueue()
 
     def work() -> None:
+        """Do task after task for as long as the process lives."""
         while True:
             context, task = queue.get()
             context.run(task)

@@ -15,6 +15,7 @@ from numtx.functional.attention_scores import (
 )
 from numtx.functional.memory import aligned
 from numtx.functional.threads import parallel
+from numtx.functional.tiles import cut, joined, over_blocks, product, side_by_side, transposed_copy
 
 NAME = "tiled_attention"
 QUERIES, KEYS = 160, 96  # of a tile: with heads of width 64, OpenBLAS takes these products at once, without packing
@@ -110,6 +111,7 @@ def tiled_attention_backward(dy, cache):
     dbias = None if bias is None else np.zeros_like(bias, order="C")
 
     def work(item, cache):
+        """Write the gradients of one item of `_for_heads`."""
         _backward(item, cache, dy, dquery, dkey, dvalue, dbias)
 
     _for_heads(work, query, key, cache, alone=bias is not None)  # several heads may add to one number of the bias
@@ -124,12 +126,12 @@ def _forward(item, cache):
     keys_of = [np.ascontiguousarray(piece) for piece in _pieces(key[b, head])]  # (keys, D) each
     # A row of ones, and what gathers values sums the weights too: not those that dropout has been over.
     ones = np.ones((1, KEYS), query.dtype)
-    values_of = [_transposed(piece, seed is None) for piece in _pieces(value[b, head])]  # (Dv + 1, keys) each
+    values_of = [transposed_copy(piece, seed is None) for piece in _pieces(value[b, head])]  # (Dv + 1, keys) each
     room: dict = {}
     other: dict = {}
     for rows, blocks in _row_blocks(tq, group):
-        q = _transposed(_cut(query[b, group, rows], blocks) * (scale * query.dtype.type(LOG2E)))  # (g, n, D, rows)
-        small = _cut(near[b, group, rows], blocks)[:, :, None]
+        q = transposed_copy(cut(query[b, group, rows], blocks) * (scale * query.dtype.type(LOG2E)))  # (g, n, D, rows)
+        small = cut(near[b, group, rows], blocks)[:, :, None]
         all_small = bool(small.all())
         acc = aligned((*q.shape[:2], width + 1, q.shape[3]), q.dtype, zero=True)  # the last row is the total
         highest = np.where(small, 0, -np.inf).astype(q.dtype)
@@ -139,7 +141,7 @@ def _forward(item, cache):
             if seen is False:
                 continue
             n, size = keys.start // KEYS, keys.stop - keys.start
-            pt = _product(keys_of[n][:size], q[:, some], room)  # (g, n, keys, rows): Sᵀ first, then Pᵀ
+            pt = product(keys_of[n][:size], q[:, some], room)  # (g, n, keys, rows): Sᵀ first, then Pᵀ
             hidden = _add_and_hide(pt, tile, seen, cache)
             if not all_small:
                 highest[:, some] = _raise(highest[:, some], small[:, some], pt, acc[:, some])
@@ -147,14 +149,13 @@ def _forward(item, cache):
             if seed is not None:
                 acc[:, some, -1:] += ones[:, :size] @ pt
                 pt *= _kept(seed, tile, pt, dropout)
-            acc[:, some] += _product(values_of[n][:, :size], pt, other)
+            acc[:, some] += product(values_of[n][:, :size], pt, other)
         total = acc[..., -1:, :]
         empty = total == 0
         total[empty] = 1
-        log2 = np.where(empty, 0, highest + np.log2(total))[
-            :, :, 0
-        ]  # what an empty row hides is hidden in backward too
-        y[b, group, rows] = _joined((acc[..., :-1, :] / total).swapaxes(-1, -2))
+        # What an empty row hides is hidden in backward too.
+        log2 = np.where(empty, 0, highest + np.log2(total))[:, :, 0]
+        y[b, group, rows] = joined((acc[..., :-1, :] / total).swapaxes(-1, -2))
         log_total[b, group, rows] = log2.reshape(len(log2), -1)
 
 
@@ -169,22 +170,22 @@ def _backward(item, cache, dy, dquery, dkey, dvalue, dbias):
     tq, tk, dtype = query.shape[2], key.shape[2], query.dtype
     width, widest = key.shape[3], max(key.shape[3], value.shape[3])
     keys_and_values = [  # ([K 1], [V 1]): (2, 1, 1, keys, widest + 1) each
-        _side_by_side(*pair, widest, one=1) for pair in zip(_pieces(key[b, head]), _pieces(value[b, head]), strict=True)
+        side_by_side(*pair, widest, one=1) for pair in zip(_pieces(key[b, head]), _pieces(value[b, head]), strict=True)
     ]
-    keys_of = [_transposed(piece) for piece in _pieces(key[b, head])]  # (D, keys) each
+    keys_of = [transposed_copy(piece) for piece in _pieces(key[b, head])]  # (D, keys) each
     dvalue_dkey = np.zeros((2, tk, widest), dtype)
     room: dict = {}
     other: dict = {}
     third: dict = {}
     for rows, blocks in _row_blocks(tq, group):
-        q, dy_rows, y_rows = (_cut(array[b, group, rows], blocks) for array in (query, dy, y))  # (g, n, rows, D)
+        q, dy_rows, y_rows = (cut(array[b, group, rows], blocks) for array in (query, dy, y))  # (g, n, rows, D)
         row_sums = np.einsum("gntd,gntd->gnt", dy_rows, y_rows)
-        log2 = _cut(log_total[b, group, rows], blocks)
+        log2 = cut(log_total[b, group, rows], blocks)
         scaled = q * (scale * dtype.type(LOG2E))
-        left = _side_by_side(scaled, dy_rows, widest, transposed=True)  # (2, g, n, widest + 1, rows)
+        left = side_by_side(scaled, dy_rows, widest, transposed=True)  # (2, g, n, widest + 1, rows)
         left[0, ..., -1, :] = -log2
         left[1, ..., -1, :] = -row_sums if seed is None else 0
-        right = _side_by_side(dy_rows, q, widest)  # (2, g, n, rows, widest)
+        right = side_by_side(dy_rows, q, widest)  # (2, g, n, rows, widest)
         dq = aligned((*q.shape[:2], width, q.shape[2]), dtype, zero=True)  # (g, n, D, rows)
         all_small = bool(near[b, group, rows].all())
         for keys, some in _key_blocks(rows, blocks, tq, tk, causal, window):
@@ -193,7 +194,7 @@ def _backward(item, cache, dy, dquery, dkey, dvalue, dbias):
             if seen is False:
                 continue
             n, size = keys.start // KEYS, keys.stop - keys.start
-            both = _product(keys_and_values[n][..., :size, :], left[:, :, some], room)  # (2, g, n, keys, rows)
+            both = product(keys_and_values[n][..., :size, :], left[:, :, some], room)  # (2, g, n, keys, rows)
             pt, dst = both  # (S - L)ᵀ first, then Pᵀ; (dP - Σ dY Y)ᵀ first, then dSᵀ
             hidden = _add_and_hide(pt, tile, seen, cache)
             if not all_small:  # no weight is above 1, but the rounding of large scores may be
@@ -207,12 +208,12 @@ def _backward(item, cache, dy, dquery, dkey, dvalue, dbias):
                 dst -= row_sums[:, some, None]
                 dst *= pt
                 pt *= kept
-            dvalue_dkey[:, keys] += _over_blocks(_product(both, right[:, :, some], other))
-            dq[:, some] += _product(keys_of[n][:, :size], dst, third)
+            dvalue_dkey[:, keys] += over_blocks(product(both, right[:, :, some], other))
+            dq[:, some] += product(keys_of[n][:, :size], dst, third)
             if bias is not None:
-                add_bias_gradient(dbias, _joined(dst.swapaxes(-1, -2))[None], (slice(b, b + 1), *tile[1:]), tq)
+                add_bias_gradient(dbias, joined(dst.swapaxes(-1, -2))[None], (slice(b, b + 1), *tile[1:]), tq)
         dq *= scale
-        dquery[b, group, rows] = _joined(dq.swapaxes(-1, -2))
+        dquery[b, group, rows] = joined(dq.swapaxes(-1, -2))
     dvalue[b, head] = dvalue_dkey[0, :, : value.shape[3]]
     np.multiply(dvalue_dkey[1, :, :width], scale, out=dkey[b, head])
 
@@ -262,7 +263,7 @@ def _add_and_hide(pt, tile, seen, cache):
     b, group, rows, keys = tile
     if bias is not None:
         table = bias_by_position(NAME, bias, (*query.shape[:3], key.shape[2]))[b, group, rows, keys]
-        s += _cut(table, s.shape[1]) * pt.dtype.type(LOG2E)
+        s += cut(table, s.shape[1]) * pt.dtype.type(LOG2E)
     place = rows.start + key.shape[2] - query.shape[2] - keys.start  # of the first query among these keys
     size, width = s.shape[2:]
     hidden = seen is not None or window is not None or (causal and place < width - 1)
@@ -308,7 +309,7 @@ def _seen(tile, some, cache):
         return False
     if seen.all():
         return None
-    return _cut(seen, 1 if mask.shape[2] == 1 else some.stop - some.start)
+    return cut(seen, 1 if mask.shape[2] == 1 else some.stop - some.start)
 
 
 def _kept(seed, tile, pt, dropout):
@@ -349,59 +350,6 @@ def _rows_of(rows, blocks, some):
     return slice(rows.start + some.start * size, rows.start + some.stop * size)
 
 
-def _cut(array, blocks):
-    """(g, rows, ...) -> (g, blocks, rows of a block, ...)."""
-    return array.reshape(len(array), blocks, -1, *array.shape[2:])
-
-
-def _over_blocks(array):
-    """Sum over the heads of a group and the blocks of queries: (2, g, n, keys, D) -> (2, keys, D)."""
-    two, g, n, *shape = array.shape
-    return array.reshape(two, g * n, -1).sum(axis=1).reshape(two, *shape)
-
-
-def _joined(array):
-    """(g, blocks, rows of a block, ...) -> (g, rows, ...)."""
-    return array.reshape(len(array), -1, array.shape[-1])
-
-
-def _product(a, b, room):
-    """a @ b, in memory that is used again for the next tile: `room` holds it, as a whole and cut to shapes."""
-    shape = *b.shape[:-2], a.shape[-2], b.shape[-1]
-    if shape not in room:
-        size = math.prod(shape)
-        if not room or room[None].size < size:  # the first tile is the largest but for a few
-            room.clear()
-            room[None] = aligned((size,), b.dtype)
-        room[shape] = room[None][:size].reshape(shape)
-    return np.matmul(a, b, out=room[shape])
-
-
 def _pieces(array):
     """Cut (T, D) into pieces of KEYS rows."""
     return [array[start : start + KEYS] for start in range(0, len(array), KEYS)]
-
-
-def _transposed(array, last=None):
-    """The last two axes exchanged, as a copy in C order, which BLAS multiplies faster; with one more row of `last`."""
-    *shape, rows, width = array.shape
-    copy = aligned((*shape, width + (last is not None), rows), array.dtype)
-    copy[..., :width, :] = array.swapaxes(-1, -2)
-    if last is not None:
-        copy[..., width:, :] = last
-    return copy
-
-
-def _side_by_side(first, second, widest, transposed=False, one=None):
-    """Two arrays (..., rows, D) as one (2, ..., rows, widest), a copy; with a last column of `one`; or transposed with
-    room for a last row.
-    """
-    shape = first.shape[:-2] or (1, 1)
-    rows, columns = first.shape[-2], widest + (transposed or one is not None)
-    both = aligned((2, *shape, *((columns, rows) if transposed else (rows, columns))), first.dtype, zero=True)
-    for half, array in zip(both, (first, second), strict=True):
-        half = half.swapaxes(-1, -2) if transposed else half
-        half[..., : array.shape[-1]] = array
-        if one is not None:
-            half[..., -1] = one
-    return both

@@ -25,6 +25,7 @@ def drawer(data):
     return Drawer(integer=lambda low, high: data.draw(st.integers(low, high)), scale=scale)
 
 
+@pytest.mark.hypothesis  # its draws are one level down, where pytest does not see them
 @pytest.mark.parametrize("name", NAMES)
 def test_battery(name):
     spec = SPECS[name]

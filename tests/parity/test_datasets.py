@@ -1,6 +1,5 @@
 """Datasets of the package datasets are taken as they are, and split, shuffled and read as that package does it."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +10,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 theirs = pytest.importorskip("datasets", reason="datasets is not installed: pip install 'numtx[parity]'")
 
 ROWS = {
-    "text": ["a delight", "ein Ärgernis", "", "退屈", "so \n so"],
+    "text": ["a delight", 'ein "Ärgernis",\r\ngewiss', "", "退\u2028屈", "so \n so"],
     "label": [1, 0, 0, 0, 1],
     "score": [0.5, -1.25, 0.0, 3.0, 1e-3],
     "input_ids": [[1, 2, 3], [4], [], [5, 6], [7]],
 }
+
+HOW = ("by label", "freely", "as they stand")
 
 
 def test_a_dataset_of_the_package_is_read_whole():
@@ -33,15 +34,16 @@ def test_its_splits_are_refused_by_name():
         as_dataset(splits)
 
 
-@given(
-    rows=st.integers(4, 60), share=st.sampled_from([0.1, 0.25, 0.5, 0.77]), seed=st.integers(0, 1000), by=st.booleans()
-)
-def test_splits_and_order_are_the_packages(rows, share, seed, by):
-    columns = {"i": list(range(rows)), "label": [row % 2 for row in range(rows)]}
+parts = st.sampled_from([None, 0.1, 0.23, 0.5, 0.77, 1, 3])
+
+
+@given(rows=st.integers(4, 60), test=parts, train=parts, seed=st.integers(0, 1000), how=st.sampled_from(HOW))
+def test_splits_and_order_are_the_packages(rows, test, train, seed, how):
+    columns = {"i": list(range(rows)), "label": [row % 7 % 3 for row in range(rows)]}
     table, ours = theirs.Dataset.from_dict(columns), Dataset(columns)
     assert ours.shuffle(seed)["i"] == list(table.shuffle(seed=seed)["i"])
-    settings = {"test_size": share, "seed": seed}
-    if by:
+    settings = {"test_size": test, "train_size": train, "seed": seed, "shuffle": how != "as they stand"}
+    if how == "by label":
         table = table.class_encode_column("label")
         settings["stratify_by_column"] = "label"
     try:
@@ -56,14 +58,14 @@ def test_splits_and_order_are_the_packages(rows, share, seed, by):
 
 
 def test_files_are_read_as_the_package_reads_them(tmp_path):
+    lines, cells, own = tmp_path / "rows.jsonl", tmp_path / "rows.csv", {"cache_dir": tmp_path, "keep_in_memory": True}
     table = theirs.Dataset.from_dict(ROWS)
-    table.to_json(tmp_path / "rows.jsonl", force_ascii=False)
-    table.remove_columns("input_ids").to_csv(tmp_path / "rows.csv", index=False)
-    read = as_dataset(tmp_path / "rows.jsonl")
-    assert [dict(row) for row in read] == [table[row] for row in range(5)]
-    read = as_dataset(tmp_path / "rows.csv")
-    assert read.column_names == ["text", "label", "score"]
-    np.testing.assert_array_equal(np.array(read["score"], float), ROWS["score"])
-    assert list(map(int, read["label"])) == ROWS["label"]
-    assert read["text"][1] == "ein Ärgernis"
-    assert read["text"][4] == "so \n so"
+    table.to_json(lines, force_ascii=False)
+    table.remove_columns("input_ids").to_csv(cells, index=False)
+    read, expected = as_dataset(lines), theirs.Dataset.from_json(str(lines), **own)
+    assert [dict(row) for row in read] == [expected[row] for row in range(5)] == [table[row] for row in range(5)]
+    read, expected = as_dataset(cells), theirs.Dataset.from_csv(str(cells), **own)
+    assert read.column_names == expected.column_names == ["text", "label", "score"]
+    for name in read.column_names:
+        assert read[name] == ["" if cell is None else cell for cell in expected[name]]  # an empty cell: there None
+        assert read[name] == ROWS[name]

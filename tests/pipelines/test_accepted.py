@@ -4,12 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refusals import one_line
 
 import numtx
-
-
-def one_line(pattern):
-    return pytest.raises(ValueError, match=rf"^{pattern}(?!.*\n)")
 
 
 @pytest.mark.parametrize(

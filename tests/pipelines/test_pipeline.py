@@ -8,6 +8,7 @@ from itertools import count, islice
 import numpy as np
 import pytest
 from pipeline_questions import same, texts
+from refusals import one_line
 
 import numtx
 from numtx.pipelines import ALIASES, TASKS, Pipeline, TextClassificationPipeline
@@ -59,10 +60,6 @@ def test_the_name_that_was_asked_for_is_kept(made):
 
 
 # --- models that will not do
-
-
-def one_line(pattern):
-    return pytest.raises(ValueError, match=rf"^{pattern}(?!.*\n)")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from numtx.functional.blocks import column_sums, weighted_row_sums
+from numtx.functional.blocks import column_sums
 from numtx.functional.door import count, floating
 
 LOGITS = 20 << 20  # logits that are held at once: 80 MiB in float32
@@ -67,6 +67,9 @@ def linear_cross_entropy(
     sum over all is Σ_k exp(m_k - max m) Σ_{c in k} exp(z_c - m_k), as in the online softmax of Milakov and Gimelshein
     (2018), algorithm 3.
 
+    A label that is nearly certain costs log(1 + r), r = Σ_{c≠y} exp(z_c - z_y), and 1 + r would keep few digits of r,
+    or none. So the label stays out of the sums: the loss comes from log1p, and p_y - 1 is -Σ_{c≠y} p_c.
+
     Examples
     --------
     >>> x, weight = np.array([[1.0, 0.0], [0.0, 0.0]]), np.zeros((2, 4))
@@ -81,8 +84,7 @@ def linear_cross_entropy(
     rows, labels, table = x.reshape(-1, x.shape[-1])[real], flat[real], weight.T  # (N, C), (N,), (V, C)
     classes = len(table)
     divisor = dtype.type(1 if reduction == "sum" else num_items or max(1, len(real)))
-    # A row's targets over the divisor: what the label gets, and what every class gets.
-    wanted = dtype.type((1 - label_smoothing) / divisor), dtype.type(label_smoothing / classes / divisor)
+    spread = dtype.type(label_smoothing / classes / divisor)  # of a row's targets: what every class gets
 
     losses = np.empty(len(rows), dtype)
     drows = np.empty_like(rows)
@@ -93,18 +95,23 @@ def linear_cross_entropy(
     stored = None if keep is None else np.empty((classes, step), dtype)
     for start in range(0, len(rows), max(1, step)):
         at = slice(start, start + step)
-        exps = None if stored is None else stored[:, : len(rows[at])]  # (V, R)
+        exps = None if stored is None else stored[:, : len(rows[at])]  # (V, R), 0 at the label
         maxima, sums, z_label = _exponentials(rows[at], labels[at], table, bias, exps)
         top = maxima.max(axis=0)
         shares = np.exp(maxima - top)  # (K, R), times exps[c] for c in block k: exp(z_c - top)
-        total = (shares * sums).sum(axis=0)  # (R,), Σ_c exp(z_c - top)
-        losses[at] = np.log(total) - dtype.type(1 - label_smoothing) * (z_label - top)
+        z_label -= top
+        others = (shares * sums).sum(axis=0)  # (R,), Σ_{c≠y} exp(z_c - top)
+        losses[at] = np.log1p(others + np.expm1(z_label)) - dtype.type(1 - label_smoothing) * z_label
         if label_smoothing:
-            z_mean = weighted_row_sums(rows[at], table.mean(axis=0)) + (0 if bias is None else bias.mean())
+            z_mean = rows[at] @ table.mean(axis=0) + (0 if bias is None else bias.mean())
             losses[at] -= dtype.type(label_smoothing) * (z_mean - top)
         if keep is not None:
-            shares /= total * divisor  # times exps: p over the divisor
-            drows[at] = _gradients(rows[at], labels[at], table, exps, shares, wanted, dtable, dbias, start == 0)
+            total = (others + np.exp(z_label)) * divisor
+            shares /= total  # times exps: p over the divisor
+            dz_label = dtype.type(label_smoothing / divisor) - others / total  # p_y - (1 - ε), over the divisor
+            drows[at] = _gradients(
+                rows[at], labels[at], table, exps, shares, dz_label, spread, dtable, dbias, start == 0
+            )
     loss = losses.sum() / divisor
     if keep is None:
         return loss, None
@@ -138,7 +145,7 @@ def linear_cross_entropy_backward(dy, cache):
 
 
 def _exponentials(x, labels, table, bias, exps):
-    """Return m (K, R), the maxima of the blocks of classes, Σ exp(z - m_k) (K, R), and z at the label.
+    """Return m (K, R), the maxima of the blocks of classes, Σ exp(z - m_k) but at the label (K, R), and z at the label.
 
     What is summed is put into exps (V, R), unless that is None.
     """
@@ -157,22 +164,22 @@ def _exponentials(x, labels, table, bias, exps):
         maxima.append(z.max(axis=0, initial=lowest))
         z -= maxima[-1]
         e = np.exp(z, out=z if exps is None else exps[at])
+        e[labels[here] - start, here] = 0
         sums.append(column_sums(e))
     return np.array(maxima), np.array(sums), z_label
 
 
-def _gradients(x, labels, table, exps, shares, wanted, dtable, dbias, first):
+def _gradients(x, labels, table, exps, shares, dz_label, spread, dtable, dbias, first):
     """Return dx of these rows, and add their terms to dtable and dbias, or put them there if they are the first."""
-    at_label, spread = wanted
     dx = np.zeros_like(x)
     terms = np.empty_like(x)
     table_terms = np.empty_like(table[:COLUMNS])
     scratch = np.empty((len(table_terms), len(x)), x.dtype)
     for share, start in zip(shares, range(0, len(table), COLUMNS), strict=True):
         at = slice(start, start + COLUMNS)
-        dz = np.multiply(exps[at], share, out=scratch[: len(exps[at])])  # p, and now less the targets; (V_k, R)
+        dz = np.multiply(exps[at], share, out=scratch[: len(exps[at])])  # p but at the label; (V_k, R)
         here = _inside(labels, start)
-        dz[labels[here] - start, here] -= at_label
+        dz[labels[here] - start, here] = dz_label[here]
         if spread:
             dz -= spread
         dx += np.matmul(dz.T, table[at], out=terms)  # (R, C)

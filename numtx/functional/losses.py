@@ -3,7 +3,6 @@
 import numpy as np
 
 from numtx.functional.activations import sigmoid
-from numtx.functional.blocks import weighted_row_sums
 from numtx.functional.door import floating
 
 
@@ -27,11 +26,14 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     Returns
     -------
     loss : a scalar of the logits' dtype, or (...) for "none"
-    cache : p, the targets and weights, and what the sum is divided by
+    cache : p less the one-hot label, the targets and weights, and what the sum is divided by
 
     Notes
     -----
-    In nats. Log p is formed as z - log Σ exp(z) with the row's maximum subtracted. Label smoothing is that of Szegedy
+    In nats. Log p is formed as z - log Σ exp(z) with the row's maximum subtracted. A label that is nearly certain costs
+    log(1 + r), r = Σ_{c≠y} exp(z_c - z_y), and 1 + r would keep few digits of r, or none. So the label stays out of the
+    sum: the loss comes from log1p, and p_y - 1 is -Σ_{c≠y} p_c. (PyTorch sums all: in float32 it is 0 from r = 6e-8
+    down.) Label smoothing is that of Szegedy
     et al. (2016), section 7, over all V classes, as PyTorch has it. A shard that divides by its own count gives a mean
     of means: sum, and divide once by the count of the whole batch.
 
@@ -52,15 +54,19 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     at_label = real * dtype.type(1 - label_smoothing)
     class_weight = np.ones(rows.shape[1], dtype) if weight is None else weight
 
-    p = rows - rows.max(axis=1, keepdims=True)  # (N, V), z first and turned into p in place
-    z_label = p[np.arange(len(p)), label]
-    z_spread = weighted_row_sums(p, class_weight) if label_smoothing else 0
-    np.exp(p, out=p)
-    total = p.sum(axis=1)
-    p /= total[:, None]
+    at = np.arange(len(rows)), label
+    excess = rows - rows.max(axis=1, keepdims=True)  # (N, V), z first and turned into p - onehot in place
+    z_label = excess[at]
+    z_spread = excess @ class_weight if label_smoothing else 0
+    np.exp(excess, out=excess)
+    excess[at] = 0
+    others = excess.sum(axis=1)
+    total = others + np.exp(z_label)
+    excess[at] = -others
+    excess /= total[:, None]
     if not counted.all():
-        p[~counted] = 0  # whatever stands there, it costs nothing and gets no gradient
-    log_total = np.log(total)
+        excess[~counted] = 0  # whatever stands there, it costs nothing and gets no gradient
+    log_total = np.log1p(others + np.expm1(z_label))
     loss = at_label * (log_total - z_label)  # Σ_c t_c (log Σ exp(z) - z_c), the label's part
     if label_smoothing:
         loss += spread * (class_weight.sum() * log_total - z_spread)
@@ -69,7 +75,7 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     divisor = dtype.type(1)
     if reduction == "mean":
         divisor = real.sum() or dtype.type(1)
-    cache = (p, label, at_label, spread, class_weight, divisor, logits.shape)
+    cache = (excess, label, at_label, spread, class_weight, divisor, logits.shape)
     return (loss.reshape(shape) if reduction == "none" else loss.sum() / divisor), cache
 
 
@@ -80,7 +86,8 @@ def cross_entropy_backward(dy, cache):
 
         dz_i = dy Σ_c t_c (p_i - [i = c]) = dy (p_i Σ_c t_c - t_i)
 
-    Without weights and smoothing t is one-hot and dz = dy (p - onehot). "mean" divides dy by the count.
+    Without weights and smoothing t is one-hot and dz = dy (p - onehot). That difference is what the cache holds; where
+    there is smoothing, p is it and the one-hot label. "mean" divides dy by the count.
 
     Examples
     --------
@@ -88,12 +95,13 @@ def cross_entropy_backward(dy, cache):
     >>> cross_entropy_backward(1.0, cache)
     array([[ 0.5, -0.5]])
     """
-    p, label, at_label, spread, class_weight, divisor, shape = cache
-    dy = np.broadcast_to(np.asarray(dy, p.dtype) / divisor, shape[:-1]).reshape(-1)  # (N,)
-    dlogits = p * (dy * (at_label + spread * class_weight.sum()))[:, None]
+    excess, label, at_label, spread, class_weight, divisor, shape = cache
+    dy = np.broadcast_to(np.asarray(dy, excess.dtype) / divisor, shape[:-1]).reshape(-1)  # (N,)
+    to_all = spread * class_weight.sum()  # Σ_c t_c but the label's part
+    dlogits = excess * (dy * (at_label + to_all))[:, None]
     if spread.any():
+        dlogits[np.arange(len(excess)), label] += dy * to_all
         dlogits -= np.outer(dy * spread, class_weight)
-    dlogits[np.arange(len(p)), label] -= dy * at_label
     return dlogits.reshape(shape)
 
 

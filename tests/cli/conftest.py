@@ -50,9 +50,9 @@ def numtx(capsys, monkeypatch, tmp_path):
     return run
 
 
-def process(*arguments, cwd: Path, **settings) -> subprocess.Popen:
-    """Start `numtx` as a process of its own, its output in pipes."""
-    command = [sys.executable, "-m", "numtx", *map(str, arguments)]
+def process(*arguments, cwd: Path, program=("-m", "numtx"), **settings) -> subprocess.Popen:
+    """Start `numtx`, or another program of Python, as a process of its own, its output in pipes."""
+    command = [sys.executable, *program, *map(str, arguments)]
     hidden = ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "PYTHONUNBUFFERED")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

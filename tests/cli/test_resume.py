@@ -20,7 +20,34 @@ LONG = shlex.split(
     "--threads 2"
 )
 
+# `numtx`, which does not go on after the 40th step before a line comes in: no run ends before it is stopped, however
+# long whoever stops it is kept waiting for a processor.
+WAITS = """
+import sys
+from numtx.cli import main
+from numtx.training import TrainingLoop
+
+step_of = TrainingLoop._train_step
+
+def one(loop, sharded):
+    step_of(loop, sharded)
+    if loop.step == 40:
+        sys.stdin.readline()
+
+TrainingLoop._train_step = one
+sys.exit(main(sys.argv[1:]))
+"""
+
 SIGNALS = [one for name in ("SIGINT", "SIGTERM", "SIGHUP") if (one := getattr(signal, name, None))]
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard():
+    """Also where the tests run under nohup: what ignores a signal hands that on to the processes it starts."""
+    before = [(one, signal.signal(one, signal.SIG_DFL)) for one in SIGNALS if signal.getsignal(one) is signal.SIG_IGN]
+    yield
+    for one, handler in before:
+        signal.signal(one, handler)
 
 
 def same_run(one, other):
@@ -46,17 +73,24 @@ def newest(run) -> int:
     return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
-def stopped(start, text_file, cwd, number) -> None:
-    """Begin a run, and send it a signal once its first evaluation is shown."""
-    ran = start("train", "--data", text_file, "--out", "run", *LONG, cwd=cwd)
+def first_shown(start, text_file, cwd):
+    """Begin a run and return its process once its first evaluation is shown: it waits for a line after step 40."""
+    program = ("-c", WAITS)
+    ran = start("train", "--data", text_file, "--out", "run", *LONG, cwd=cwd, program=program, stdin=subprocess.PIPE)
     for line in ran.stdout:
         if line.split()[:1] == ["30"]:
             break
+    return ran
+
+
+def stopped(start, text_file, cwd, number) -> None:
+    """Begin a run, and send it a signal once its first evaluation is shown."""
+    ran = first_shown(start, text_file, cwd)
     ran.send_signal(number)
-    out, err = ran.communicate(timeout=60)
+    out, err = ran.communicate("\n", timeout=60)
     assert (ran.returncode, err) == (130, "")
     assert "numtx train --resume run" in out
-    assert 30 <= newest(cwd / "run") < 300
+    assert 30 <= newest(cwd / "run") <= 40
     assert f"stopped after step {newest(cwd / 'run')} of 300" in out
 
 
@@ -216,14 +250,11 @@ class TestHangup:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shards are computed in threads there")
 def test_a_killed_worker_is_one_line_that_says_how_to_go_on(start, numtx, text_file, tmp_path):
-    ran = start("train", "--data", text_file, "--out", "run", *LONG, cwd=tmp_path)
-    for line in ran.stdout:
-        if line.split()[:1] == ["30"]:
-            break
+    ran = first_shown(start, text_file, tmp_path)
     children = [int(pid) for pid in Path(f"/proc/{ran.pid}/task/{ran.pid}/children").read_text().split()]
     assert len(children) == 1
     os.kill(children[0], signal.SIGKILL)
-    _, err = ran.communicate(timeout=60)
+    _, err = ran.communicate("\n", timeout=60)
     assert ran.returncode == 1
     last = newest(tmp_path / "run")
     assert re.fullmatch(

@@ -63,6 +63,24 @@ def test_blocks_at_their_own_size_in_float32(order, monkeypatch):
     assert_equal(got, [g if g is None else g.astype(np.float32) for g in gradients], rtol=1e-5)
 
 
+@pytest.mark.parametrize("op", [F.linear_cross_entropy, in_two_pairs], ids=["one-pair", "two-pairs"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_what_a_nearly_certain_label_costs_keeps_its_digits(op, smoothing):
+    """In float32, where 1 + exp(-20) is 1; the gradients of the label's own logit too, where 1 - p is."""
+    x, weight, target = np.array([[4.0]]), np.array([[5.0, 0.0, -1.0, -2.0]]), np.array([0])
+    rest = np.exp([0.0, -4.0, -8.0]) @ np.ones(3) * np.exp(-20.0)
+    mean = (5 - 1 - 2) / 4 * 4.0
+    loss = np.log1p(rest) + smoothing * (20.0 - mean)
+    dz = np.exp([0.0, -20.0, -24.0, -28.0]) / (1 + rest) - smoothing / 4
+    dz[0] = smoothing - rest / (1 + rest) - smoothing / 4
+    for classes in (1, 2, 4):
+        with small_blocks(classes=classes):
+            got, kept = op(x.astype(np.float32), weight.astype(np.float32), target, label_smoothing=smoothing)
+        _, dweight, _ = F.linear_cross_entropy_backward(1.0, kept) if op is F.linear_cross_entropy else kept
+        np.testing.assert_allclose(got, loss, rtol=1e-6)
+        np.testing.assert_allclose(dweight[0], 4 * dz, rtol=1e-5)
+
+
 def test_parts_of_a_batch_add():
     """Each divides by the items of the whole."""
     loss, cache = F.linear_cross_entropy(X, WEIGHT, TARGET, BIAS)

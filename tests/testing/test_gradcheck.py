@@ -54,6 +54,20 @@ def test_gradients_as_list_dict_bare_and_tuple_of_one():
     assert gradcheck(lambda x: (x * x, x), lambda dy, x: 2 * x * dy, [X])
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_a_number_whose_terms_cancel_is_rounded_as_they_are(factor):
+    """Of three numbers the last is near zero, and as rough as the others: its quotient says no more than theirs."""
+
+    def forward(x):
+        near_one = 1.0 + 1e-9 * x[0]
+        return np.array([near_one, -near_one, near_one - 1.0]), None
+
+    def backward(dy, cache):
+        return 1e-9 * np.array([dy[0] - dy[1] + factor * dy[2]])
+
+    assert bool(gradcheck(forward, backward, [np.array([0.7])])) == (factor == 1.0)
+
+
 @pytest.mark.parametrize("chosen", [["w"], "w", 1, [1], [-1]])
 def test_some_inputs_only(chosen):
     assert gradcheck(product, lambda dy, c: c[0].T @ dy, [X, W], chosen)

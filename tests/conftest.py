@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from numtx import nn
+
 ORACLES = ("torch", "transformers")
 EXTRAS = ("tokenizers", "sentencepiece", "huggingface_hub", "gguf", "jinja2", "sacrebleu", "rouge_score", "nltk")
 
@@ -50,6 +52,22 @@ def pytest_terminal_summary(terminalreporter) -> None:
             "(pip install 'numtx[parity]'); only the golden files were compared",
             yellow=True,
         )
+
+
+def _randomized(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
+    rng = np.random.default_rng(seed)
+    for _, array in module.named_parameters():
+        array[...] = rng.normal(size=array.shape) * scale
+    return module
+
+
+@pytest.fixture(scope="session")
+def randomized() -> Callable[..., nn.Module]:
+    """`randomized(module, seed=0, scale=0.5)` draws every parameter from a normal distribution, in place.
+
+    Weights that no mistake can hide behind: norms are not ones, biases not zeros.
+    """
+    return _randomized
 
 
 def _worst(ours: dict, theirs: dict, floor: float, rtol: float, where: str) -> float:

@@ -5,6 +5,8 @@ import io
 import pathlib
 import re
 
+from numtx.testing import MISTAKES, check_pair
+
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
@@ -27,7 +29,27 @@ def test_the_check_prints_what_is_shown():
     assert _without_noise(printed(CHECK)) in shown
 
 
+def test_its_mistake_is_known():
+    names = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(CHECK, "README.md", "exec"), names)
+
+    def forward(x, weight, bias=None, eps=1e-5):
+        y, cache = names["layer_norm"](x.reshape(-1, len(weight)), weight, 0 if bias is None else bias, eps)
+        return y.reshape(x.shape), (cache, bias is not None)
+
+    def backward(dy, cache):
+        cache, has_bias = cache
+        dx, dweight, dbias = names["layer_norm_backward"](dy.reshape(-1, dy.shape[-1]), cache)
+        return dx.reshape(dy.shape), dweight, dbias if has_bias else None
+
+    (said,) = re.findall(r"says of this one: \*(.*?)\*", README)
+    assert said in check_pair("layer_norm", forward, backward).hint
+    (number,) = re.findall(r"over (\d+) classic mistakes", README)
+    assert int(number) < len(MISTAKES) < int(number) + 100
+
+
 def test_the_training_example_learns():
-    out = printed("import numpy as np\n" + TRAINING)
+    out = printed(TRAINING)
     assert float(out.split()[0]) < 2.6  # nats, from log 103 = 4.6
     assert "The " in out

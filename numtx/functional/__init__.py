@@ -45,6 +45,7 @@ from numtx.functional.losses import (
     mse_loss,
     mse_loss_backward,
 )
+from numtx.functional.low_rank import low_rank, low_rank_backward
 from numtx.functional.masks import causal_mask, combine_masks, padding_mask, sliding_window_mask
 from numtx.functional.nll import nll_loss, nll_loss_backward
 from numtx.functional.norms import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
@@ -87,6 +88,8 @@ __all__ = [
     "linear_cross_entropy_backward",
     "log_softmax",
     "log_softmax_backward",
+    "low_rank",
+    "low_rank_backward",
     "mse_loss",
     "mse_loss_backward",
     "nll_loss",

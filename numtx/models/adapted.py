@@ -11,9 +11,15 @@ from numtx import nn
 from numtx.checkpoints.names import listed
 from numtx.models.adapter_files import read_adapter, write_adapter
 from numtx.models.lora_config import LoraConfig
-from numtx.models.tasks import CausalLM, MaskedLM, QuestionAnswering, Seq2SeqLM, SequenceClassification
-from numtx.models.tasks import TokenClassification as Tokens
-from numtx.nn.adapting import PACKED, lora_layers, lora_targets, matching_modules, put_lora, remove_lora
+from numtx.models.tasks import (
+    CausalLM,
+    MaskedLM,
+    QuestionAnswering,
+    Seq2SeqLM,
+    SequenceClassification,
+    TokenClassification,
+)
+from numtx.nn.adapting import PACKED, lora_layers, lora_targets, matching_modules, matrix_of, put_lora, remove_lora
 from numtx.nn.lora import UPDATE
 from numtx.nn.module import copy_into
 
@@ -37,7 +43,7 @@ TASKS: tuple[tuple[type, str | None], ...] = (
     (CausalLM, "CAUSAL_LM"),
     (Seq2SeqLM, "SEQ_2_SEQ_LM"),
     (MaskedLM, None),
-    (Tokens, "TOKEN_CLS"),
+    (TokenClassification, "TOKEN_CLS"),
 )
 WITH_NEW_HEADS = ("SEQ_CLS", "QUESTION_ANS", "TOKEN_CLS")
 NEW = (True, False, "gaussian")  # how an adapter may start here
@@ -80,7 +86,7 @@ class Adapted(nn.Module):
         task = self._task() if config.task_type is None else config.task_type
         saved = self._saved(config.modules_to_save, task)
         trained = self._inside(saved)
-        targets = {module: ours for module, ours in self._targets().items() if f"{ours}.weight" not in trained}
+        targets = {module: ours for module, ours in self._targets().items() if matrix_of(ours) not in trained}
         wanted = TARGETS[self.config.model_type] if config.target_modules is None else config.target_modules
         found = list(targets) if wanted == ALL else matching_modules(name, "target_modules", targets, wanted)
         if config.exclude_modules is not None:
@@ -88,6 +94,7 @@ class Adapted(nn.Module):
             found = [module for module in found if module not in out]
         if not found:
             raise ValueError(f"{name}: expected a target module, got none that is not excluded")
+        config.check_patterns(name, found)
         rng = np.random.default_rng(rng)
         self._put(config, {module: targets[module] for module in found}, trained, rng)
         if config.init_lora_weights is not True:
@@ -114,6 +121,7 @@ class Adapted(nn.Module):
         own = {theirs: ours for ours, theirs in self._own_names().items()}
         trained = [own[array] for array in arrays if array in own]
         self._check_fit(config, arrays, modules, (*updates, *own), folder)
+        frozen = [name for name, _ in self.frozen_parameters()]
         fresh, merged = self.adapter is None, [layer for layer in lora_layers(self).values() if layer.is_merged]
         if fresh:
             targets = self._targets()
@@ -123,8 +131,10 @@ class Adapted(nn.Module):
         try:
             self._take(arrays, folder)
         except ValueError:
-            if fresh:
+            if fresh:  # as it was
                 self.unload()
+                for name in frozen:
+                    nn.freeze(self, name)
             raise
         for layer in merged:  # with the new numbers
             layer.merge()
@@ -139,26 +149,58 @@ class Adapted(nn.Module):
         return self._without_adapter(merge=False)
 
     def save_adapter(self, folder) -> None:
-        """Write `adapter_config.json` and `adapter_model.safetensors`, which PEFT opens over Transformers' model."""
+        """Write `adapter_config.json` and `adapter_model.safetensors`, which PEFT opens over Transformers' model.
+
+        Raises
+        ------
+        ValueError
+            If what is trained is not all in these files, or the folder holds a whole model.
+        """
         config = self._known_adapter()
-        kept = {*self._update_names(), *self.trained_in_full}
-        if lost := [name for name, _ in self.trainable_parameters() if name not in kept]:
-            raise ValueError(
-                f"{type(self).__name__}: expected only the adapter to be trained, got {', '.join(lost[:3])} unfrozen, "
-                "which its files do not hold; name such parts in modules_to_save"
-            )
+        self.check_saved()
         base = config.base_model_name_or_path or self.name_or_path
         packed = self.config.model_type in PACKED_IN_FILES
         write_adapter(folder, config, self.adapter_arrays(), base_model_name_or_path=base, fan_in_fan_out=packed)
+
+    def adapter_names(self) -> tuple[str, ...]:
+        """Return the names of the parameters that belong to the adapter: its updates, and what is trained in full."""
+        self._known_adapter()
+        return (*self._update_names(), *self.trained_in_full)
+
+    def check_saved(self) -> None:
+        """Refuse what `save_pretrained` could not write, or would lose; a Trainer that is to save asks it first.
+
+        Raises
+        ------
+        ValueError
+            In one line, with what to do.
+        """
+        name, updated = type(self).__name__, bool(lora_layers(self))
+        if self.adapter is None:
+            if updated:
+                raise ValueError(
+                    f"{name}: expected LoRA from add_adapter, which is saved, got it from nn.add_lora; "
+                    "nn.remove_lora merges it"
+                )
+            return
+        if not updated:
+            raise ValueError(
+                f"{name}: expected the updates of its adapter, got none; merge_and_unload and unload take them out, "
+                "nn.remove_lora leaves the adapter's settings behind"
+            )
+        kept = self.adapter_names()
+        if lost := [name for name, _ in self.trainable_parameters() if name not in kept]:
+            raise ValueError(
+                f"{name}: expected only the adapter to be trained, got {', '.join(lost[:3])} unfrozen, "
+                "which its files do not hold; name such parts in modules_to_save"
+            )
 
     def adapter_arrays(self, tree: dict | None = None) -> dict[str, np.ndarray]:
         """Return the adapter, or a tree shaped like it (gradients, say), by PEFT's names without their prefix.
 
         A is (r, in) and B (out, r), as PEFT has them: views.
         """
-        self._known_adapter()
-        low = self._update_names()
-        kept = {*low, *self.trained_in_full}
+        low, kept = self._update_names(), self.adapter_names()
         flat = {n: a for n, a in self.named_parameters() if n in kept} if tree is None else nn.flatten(tree)
         arrays = {low[name]: array.T for name, array in flat.items() if name in low}
         rest = {name: array for name, array in flat.items() if name not in low}
@@ -229,8 +271,7 @@ class Adapted(nn.Module):
     def _targets(self) -> dict[str, str]:
         """What an update can be put beside: the module's name in Transformers, and ours."""
         table = type(self).names(self.config)
-        weights = {ours: f"{ours}_weight" if ours.endswith(PACKED) else f"{ours}.weight" for ours in lora_targets(self)}
-        return {table.checkpoint_name(weight).removesuffix(".weight"): ours for ours, weight in weights.items()}
+        return {table.checkpoint_name(matrix_of(ours)).removesuffix(".weight"): ours for ours in lora_targets(self)}
 
     def _update_names(self) -> dict[str, str]:
         """PEFT's names of A and B by ours."""

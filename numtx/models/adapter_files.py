@@ -1,31 +1,31 @@
 """An adapter's folder in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from numtx.checkpoints import open_arrays, open_pytorch_archive, read_json, save_arrays, write_json
+from numtx.checkpoints.adapter_folder import ADAPTER_CONFIG, MODEL_CONFIG
 from numtx.models.lora_config import LoraConfig
 
-CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+WEIGHTS, OLD_WEIGHTS = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
 
 
-def is_adapter(folder) -> bool:
-    """Whether a folder holds an adapter and no whole model."""
-    if not isinstance(folder, (str, os.PathLike)):
-        return False
-    folder = Path(folder)
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
 def write_adapter(folder, config: LoraConfig, arrays: dict[str, np.ndarray], **changes) -> None:
-    """Write an adapter's settings and its arrays, which go by the names of Transformers' modules."""
+    """Write an adapter's settings and its arrays, which go by the names of Transformers' modules.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a whole model, which would be opened instead.
+    """
     folder = Path(folder)
+    if (folder / MODEL_CONFIG).exists():
+        raise ValueError(f"save_adapter: expected a folder without a whole model, got '{folder}' with {MODEL_CONFIG}")
     folder.mkdir(parents=True, exist_ok=True)
     save_arrays(folder / WEIGHTS, {PREFIX + name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_json(folder / CONFIG, config.to_dict(**changes))
+    write_json(folder / ADAPTER_CONFIG, config.to_dict(**changes))
 
 
 def read_adapter(folder) -> tuple[LoraConfig, dict[str, np.ndarray]]:
@@ -39,7 +39,7 @@ def read_adapter(folder) -> tuple[LoraConfig, dict[str, np.ndarray]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"load_adapter: expected an adapter's folder at '{folder}', got nothing there")
-    config = LoraConfig.from_dict(read_json(folder / CONFIG))
+    config = LoraConfig.from_dict(read_json(folder / ADAPTER_CONFIG))
     file = folder / WEIGHTS
     stored = open_pytorch_archive(folder / OLD_WEIGHTS) if _is_old(folder) else open_arrays(file)
     if strange := [name for name in stored if not name.startswith(PREFIX)]:

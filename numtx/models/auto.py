@@ -116,7 +116,7 @@ class AutoConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_folder, **settings) -> PretrainedConfig:
-        """Read the `config.json` of a folder, or of a name on the hub.
+        """Read the `config.json` of a folder, or of a name on the hub; of an adapter's folder that of its base.
 
         `settings` as in `AutoModel.from_pretrained`: those of the hub, and those to be other than the file says.
         """
@@ -141,7 +141,15 @@ class AutoConfig:
 
 
 class AutoModel:
-    """The body of a model of any family, without head: `AutoModel.from_pretrained(name_or_folder)`."""
+    """The body of a model of any family, without head: `AutoModel.from_pretrained(name_or_folder)`.
+
+    Examples
+    --------
+    >>> from numtx.models import BertConfig
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> type(AutoModel.from_config(config)).__name__
+    'BertModel'
+    """
 
     task: ClassVar[str] = "base"
 
@@ -168,36 +176,84 @@ class AutoModel:
 
 
 class AutoModelForCausalLM(AutoModel):
-    """A decoder-only language model of any family."""
+    """A decoder-only language model of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import GPT2Config
+    >>> config = GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=2)
+    >>> type(AutoModelForCausalLM.from_config(config)).__name__
+    'GPT2LMHeadModel'
+    """
 
     task = "causal-lm"
 
 
 class AutoModelForMaskedLM(AutoModel):
-    """A masked language model of any family."""
+    """A masked language model of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import BertConfig
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> type(AutoModelForMaskedLM.from_config(config)).__name__
+    'BertForMaskedLM'
+    """
 
     task = "masked-lm"
 
 
 class AutoModelForSeq2SeqLM(AutoModel):
-    """An encoder-decoder language model of any family."""
+    """An encoder-decoder language model of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import T5Config
+    >>> config = T5Config(vocab_size=5, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    >>> type(AutoModelForSeq2SeqLM.from_config(config)).__name__
+    'T5ForConditionalGeneration'
+    """
 
     task = "seq2seq-lm"
 
 
 class AutoModelForSequenceClassification(AutoModel):
-    """A classifier of sequences, or a regression, of any family."""
+    """A classifier of sequences, or a regression, of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import BertConfig
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> type(AutoModelForSequenceClassification.from_config(config)).__name__
+    'BertForSequenceClassification'
+    """
 
     task = "sequence-classification"
 
 
 class AutoModelForTokenClassification(AutoModel):
-    """A classifier of tokens of any family."""
+    """A classifier of tokens of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import BertConfig
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> type(AutoModelForTokenClassification.from_config(config)).__name__
+    'BertForTokenClassification'
+    """
 
     task = "token-classification"
 
 
 class AutoModelForQuestionAnswering(AutoModel):
-    """What marks the span of an answer, of any family."""
+    """What marks the span of an answer, of any family.
+
+    Examples
+    --------
+    >>> from numtx.models import BertConfig
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> type(AutoModelForQuestionAnswering.from_config(config)).__name__
+    'BertForQuestionAnswering'
+    """
 
     task = "question-answering"

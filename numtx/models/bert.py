@@ -192,7 +192,14 @@ class BertForMaskedLM(OnBert, EncoderMaskedLM):
 
 
 class BertForSequenceClassification(OnBert, SequenceClassification, OnEncoder):
-    """BERT with scores of the classes of a sequence, from the pooled first token: ids (B, T) -> (B, num_labels)."""
+    """BERT with scores of the classes of a sequence, from the pooled first token: ids (B, T) -> (B, num_labels).
+
+    Examples
+    --------
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> BertForSequenceClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 2)
+    """
 
     reads, body_settings = "pooler_output", {}
     new_parts = ("head.", "body.pooler.")
@@ -205,7 +212,14 @@ class BertForSequenceClassification(OnBert, SequenceClassification, OnEncoder):
 
 
 class BertForTokenClassification(OnBert, TokenClassification, OnEncoder):
-    """BERT with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
+    """BERT with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> BertForTokenClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 3, 2)
+    """
 
     head_names = (*linear_names("out_proj", "classifier"),)
 
@@ -214,7 +228,14 @@ class BertForTokenClassification(OnBert, TokenClassification, OnEncoder):
 
 
 class BertForQuestionAnswering(OnBert, QuestionAnswering, OnEncoder):
-    """BERT with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
+    """BERT with scores of where an answer starts and ends: ids (B, T) -> two of (B, T).
+
+    Examples
+    --------
+    >>> config = BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> BertForQuestionAnswering(config, rng=0)(np.array([[1, 4, 3]])).start_logits.shape
+    (1, 3)
+    """
 
     head_names = (*linear_names("out_proj", "qa_outputs"),)
 

@@ -45,7 +45,8 @@ class PretrainedConfig:
 
     A family adds its own as fields, and says in the class variables what they must be. Beside that each is of the kind
     of its annotation: the text "false" is no bool, True no number. Whether a token id is in the vocabulary is not
-    asked: small models often name an end that they never write, and Transformers lets them.
+    asked: files on the hub have -1 for none, small models often name an end that they never write, and Transformers
+    opens both. `generate` refuses an end below 0.
 
     Attributes
     ----------

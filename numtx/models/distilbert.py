@@ -191,7 +191,14 @@ class DistilBertForMaskedLM(OnDistilBert, EncoderMaskedLM):
 
 
 class DistilBertForSequenceClassification(OnDistilBert, SequenceClassification, OnEncoder):
-    """DistilBERT with scores of the classes of a sequence, from its first token: ids (B, T) -> (B, num_labels)."""
+    """DistilBERT with scores of the classes of a sequence, from its first token: ids (B, T) -> (B, num_labels).
+
+    Examples
+    --------
+    >>> config = DistilBertConfig(vocab_size=5, dim=8, n_layers=1, n_heads=2)
+    >>> DistilBertForSequenceClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 2)
+    """
 
     head_names = (*linear_names("pooler.dense", "pre_classifier"), *linear_names("out_proj", "classifier"))
 
@@ -202,7 +209,14 @@ class DistilBertForSequenceClassification(OnDistilBert, SequenceClassification, 
 
 
 class DistilBertForTokenClassification(OnDistilBert, TokenClassification, OnEncoder):
-    """DistilBERT with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
+    """DistilBERT with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = DistilBertConfig(vocab_size=5, dim=8, n_layers=1, n_heads=2)
+    >>> DistilBertForTokenClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 3, 2)
+    """
 
     head_names = (*linear_names("out_proj", "classifier"),)
 
@@ -211,7 +225,14 @@ class DistilBertForTokenClassification(OnDistilBert, TokenClassification, OnEnco
 
 
 class DistilBertForQuestionAnswering(OnDistilBert, QuestionAnswering, OnEncoder):
-    """DistilBERT with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
+    """DistilBERT with scores of where an answer starts and ends: ids (B, T) -> two of (B, T).
+
+    Examples
+    --------
+    >>> config = DistilBertConfig(vocab_size=5, dim=8, n_layers=1, n_heads=2)
+    >>> DistilBertForQuestionAnswering(config, rng=0)(np.array([[1, 4, 3]])).start_logits.shape
+    (1, 3)
+    """
 
     head_names = (*linear_names("out_proj", "qa_outputs"),)
 

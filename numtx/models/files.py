@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from numtx.checkpoints import load_arrays, read_json, write_json
+from numtx.checkpoints.adapter_folder import ADAPTER_CONFIG, base_of, holds_adapter
 from numtx.checkpoints.atomic import atomic_file
 from numtx.checkpoints.folder import open_checkpoint
 from numtx.checkpoints.hub import CONFIG_FILES, resolve
@@ -10,8 +11,16 @@ from numtx.checkpoints.streaming import Planned, stream_arrays
 
 
 def save_folder(folder, entries, arrays) -> None:
-    """Write a model's settings and its arrays into a folder, which is made if there is none."""
+    """Write a model's settings and its arrays into a folder, which is made if there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is a file, or holds an adapter, which Transformers would put into this model too.
+    """
     folder = Path(folder)
+    if holds_adapter(folder):
+        raise ValueError(f"save_pretrained: expected a folder without an adapter, got '{folder}' with {ADAPTER_CONFIG}")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"save_pretrained: expected a folder, or a new name, got '{folder}', which is a file")
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +48,10 @@ def open_model(name_or_folder, **hub):
 
 
 def open_config(name_or_folder, **hub):
-    """Return the entries of the `config.json` of a folder or a name on the hub, or what a GGUF file says instead."""
+    """Return the entries of the `config.json` of a folder or a name on the hub, or what a GGUF file says instead.
+
+    Those of an adapter's folder are its base's.
+    """
+    name_or_folder = base_of("open_config", name_or_folder)
     path = resolve(name_or_folder, files=CONFIG_FILES, **hub)
     return open_checkpoint(path).config if path.is_file() else read_json(path / "config.json", required=["model_type"])

@@ -195,6 +195,7 @@ class PromptStep:
         return {"attention_mask": mask, "position_ids": positions}
 
     def reorder(self, rows):
+        """Go on with these rows, in this order: beams are chosen anew at each step."""
         for cache in self.kv_cache:
             cache.reorder(rows)
         if self.mask is not None:
@@ -233,6 +234,7 @@ class AnswerStep:
         return self.model.decode(ids, self.memory, attention_mask=self.mask, kv_cache=self.kv_cache)[:, -1]
 
     def reorder(self, rows):
+        """Go on with these rows, in this order: beams are chosen anew at each step."""
         for cache in self.kv_cache:
             cache.reorder(rows)
         if self.mask is not None:

@@ -272,14 +272,35 @@ class GPT2LMHeadModel(_OnGPT2, CausalLMModel):
 
 
 class GPT2ForSequenceClassification(_OnGPT2, LastTokenClassification):
-    """GPT-2 with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels)."""
+    """GPT-2 with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels).
+
+    Examples
+    --------
+    >>> config = GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=2)
+    >>> GPT2ForSequenceClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 2)
+    """
 
 
 class GPT2ForTokenClassification(_OnGPT2, DecoderTokenClassification):
-    """GPT-2 with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
+    """GPT-2 with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=2)
+    >>> GPT2ForTokenClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 3, 2)
+    """
 
     head_names = (*linear_names("out_proj", "classifier"),)
 
 
 class GPT2ForQuestionAnswering(_OnGPT2, DecoderQuestionAnswering):
-    """GPT-2 with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
+    """GPT-2 with scores of where an answer starts and ends: ids (B, T) -> two of (B, T).
+
+    Examples
+    --------
+    >>> config = GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=2)
+    >>> GPT2ForQuestionAnswering(config, rng=0)(np.array([[1, 4, 3]])).start_logits.shape
+    (1, 3)
+    """

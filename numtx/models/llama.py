@@ -345,16 +345,37 @@ class LlamaForCausalLM(_OnLlama, CausalLMModel):
 
 
 class LlamaForSequenceClassification(_OnLlama, LastTokenClassification):
-    """Llama with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels)."""
+    """Llama with scores of the classes of a sequence, read from its last token: ids (B, T) -> (B, num_labels).
+
+    Examples
+    --------
+    >>> config = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> LlamaForSequenceClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 2)
+    """
 
 
 class LlamaForTokenClassification(_OnLlama, DecoderTokenClassification):
-    """Llama with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
+    """Llama with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> LlamaForTokenClassification(config, rng=0)(np.array([[1, 4, 3]])).logits.shape
+    (1, 3, 2)
+    """
 
     head_names = (*linear_names("out_proj", "score"),)
 
 
 class LlamaForQuestionAnswering(_OnLlama, DecoderQuestionAnswering):
-    """Llama with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
+    """Llama with scores of where an answer starts and ends: ids (B, T) -> two of (B, T).
+
+    Examples
+    --------
+    >>> config = LlamaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> LlamaForQuestionAnswering(config, rng=0)(np.array([[1, 4, 3]])).start_logits.shape
+    (1, 3)
+    """
 
     prefix = "transformer."  # an old name that Transformers kept

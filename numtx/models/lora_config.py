@@ -1,6 +1,7 @@
 """The settings of LoRA, by PEFT's names: what stands in an `adapter_config.json`."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -9,13 +10,13 @@ from numtx.functional.door import count, nearest, rate
 NAME = "LoraConfig"
 TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 STARTS = (True, False, "gaussian", "eva", "orthogonal")  # those that leave the base as it is; others change it
-# What says how an adapter was made or is to be loaded, and not what it computes.
-_INDIFFERENT = (
-    "alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config",
-    "fan_in_fan_out", "inference_mode", "loftq_config", "megatron_core", "peft_type", "peft_version",
-    "layers_to_transform", "layers_pattern", "lora_ga_config", "qalora_group_size", "revision", "runtime_config",
+# What files say of how an adapter was made or is to be loaded, and not of what it computes: it may have any value.
+# Whatever else is not known here must not be set.
+PASSED_OVER = (
+    "auto_mapping", "bias", "corda_config", "ensure_weight_tying", "eva_config", "fan_in_fan_out", "inference_mode",
+    "layers_pattern", "layers_to_transform", "loftq_config", "lora_ga_config", "megatron_core", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "runtime_config",
 )  # fmt: skip
-_DIFFERENT = ("alora_invocation_tokens", "arrow_config")  # of them, those that compute something else when they are set
 
 
 @dataclass
@@ -39,7 +40,8 @@ class LoraConfig:
     use_rslora : bool
         Scale by lora_alpha / √r.
     rank_pattern, alpha_pattern : dict of regular expression to number
-        Other ranks and alphas, for modules whose dotted name ends so.
+        Other ranks and alphas, for modules whose dotted name ends so. `add_adapter` refuses one that matches nothing;
+        in a file it is passed over, as PEFT does.
     exclude_modules : list of str, str, or None
         Modules that are no targets.
     task_type : str or None
@@ -84,6 +86,7 @@ class LoraConfig:
                     raise ValueError(f"{NAME}: expected a regular expression in {name}, got {key!r}: {error}") from None
             setattr(self, name, dict(pattern))
         count(NAME, 1, r=self.r, **{f"rank of {key}": rank for key, rank in self.rank_pattern.items()})
+        self.r, self.rank_pattern = int(self.r), {key: int(rank) for key, rank in self.rank_pattern.items()}
         for name, alpha in {"lora_alpha": self.lora_alpha, **self.alpha_pattern}.items():
             if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
                 raise ValueError(f"{NAME}: expected {name} as a positive number, got {alpha!r}")
@@ -91,7 +94,7 @@ class LoraConfig:
             raise ValueError(f"{NAME}: expected a task_type of {', '.join(TASKS)}, got {self.task_type!r}")
         if not isinstance(self.use_rslora, bool):
             raise ValueError(f"{NAME}: expected use_rslora True or False, got {self.use_rslora!r}")
-        if self.init_lora_weights not in STARTS:
+        if not isinstance(self.init_lora_weights, bool | str) or self.init_lora_weights not in STARTS:
             raise ValueError(
                 f"{NAME}: expected init_lora_weights of {', '.join(map(str, STARTS))}, which leave the base as it is, "
                 f"got {self.init_lora_weights!r}"
@@ -104,6 +107,17 @@ class LoraConfig:
     def alpha(self, module: str) -> float:
         """Return the alpha of a module, by its dotted name."""
         return self.alpha_pattern.get(_pattern(self.alpha_pattern, module), self.lora_alpha)
+
+    def check_patterns(self, owner: str, modules: Iterable[str]) -> None:
+        """Require each pattern to match one of the modules that are to have an update, by their dotted names."""
+        modules = list(modules)
+        for name in ("rank_pattern", "alpha_pattern"):
+            for key in getattr(self, name):
+                if not any(_fits(key, module) for module in modules):
+                    lasts = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+                    raise ValueError(
+                        f"{owner}: expected {name} among {', '.join(lasts)}, got {key!r}{nearest(key, lasts)}"
+                    )
 
     def to_dict(self, **changes) -> dict[str, Any]:
         """Return the entries of an `adapter_config.json`."""
@@ -125,8 +139,7 @@ class LoraConfig:
             raise ValueError(f"{NAME}: expected bias 'none', got {entries['bias']!r}")
         known = {one.name for one in fields(cls)}
         for name, value in entries.items():
-            indifferent = name in _INDIFFERENT and not (value and name in _DIFFERENT)
-            if value and name not in known and not indifferent and name != "bias":
+            if value and name not in known and name not in PASSED_OVER:
                 raise ValueError(f"{NAME}: expected no {name}, got {value!r:.80}{nearest(name, known)}")
         return cls(**{name: value for name, value in entries.items() if name in known and value is not None})
 
@@ -145,4 +158,8 @@ def _names(name, said):
 
 def _pattern(patterns, module):
     """The first pattern that fits, as PEFT finds it."""
-    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), "")
+    return next((key for key in patterns if _fits(key, module)), "")
+
+
+def _fits(pattern, module):
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None

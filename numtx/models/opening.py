@@ -1,15 +1,18 @@
 """How a model is opened: which settings count, whether a config fits its file, and whose memory the weights are."""
 
+import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from numtx.checkpoints.adapter_folder import base_of, holds_adapter, is_adapter
 from numtx.functional.door import WORKING
-from numtx.models.adapter_files import is_adapter, read_adapter
+from numtx.models.adapter_files import read_adapter
 from numtx.models.config import PretrainedConfig
 from numtx.models.files import open_config, open_model
+from numtx.models.tasks import SequenceClassification, TokenClassification
 
 HUB = ("revision", "token", "cache_dir", "local_files_only")
 # What a config may claim beyond its file, so that one that is a little off is told name by name what is wrong.
@@ -34,23 +37,16 @@ def open_pretrained(
     dtype, rng
         As in `PretrainedModel.from_pretrained`.
     """
-    if is_adapter(name_or_folder):
-        base = base_of(owner, name_or_folder)
-        if is_adapter(base):
-            raise ValueError(
-                f"{owner}: expected a whole model as the base of '{name_or_folder}', got the adapter '{base}'"
-            )
-        return open_pretrained(class_of, owner, base, config, settings, dtype=dtype, rng=rng).load_adapter(
-            name_or_folder
-        )
+    base, adapter = with_base(owner, name_or_folder)
     hub, changes = split_settings(settings)
     if changes:  # before the weights are fetched
-        kind = class_of(open_config(name_or_folder, **hub) if config is None else {"model_type": config.model_type})
+        kind = class_of(open_config(base, **hub) if config is None else {"model_type": config.model_type})
         known_settings(kind.__name__, kind.config_class, changes)
-    checkpoint, where = open_model(name_or_folder, **hub)
+    checkpoint, where = open_model(base, **hub)
     if config is None:
         kind = class_of(checkpoint.config)
         config = kind.config_class.from_dict(checkpoint.config)
+        changes = classes_of(kind, config, adapter) | changes
     else:
         if not isinstance(config, PretrainedConfig):
             raise ValueError(f"{owner}: expected config to be a PretrainedConfig, got {type(config).__name__}")
@@ -58,18 +54,35 @@ def open_pretrained(
         if not isinstance(config, kind.config_class):
             expected, got = kind.config_class.__name__, type(config).__name__
             raise ValueError(f"{kind.__name__}: expected config to be a {expected}, got {got}")
-    model = kind.from_arrays(config.changed(**changes), checkpoint.arrays, dtype=dtype, rng=rng, where=where)
-    model.name_or_path = str(name_or_folder)
+    config = config.changed(**changes)
+    model = kind.from_arrays(config, checkpoint.arrays, dtype=dtype, rng=rng, where=where, filled_later=adapter)
+    model.name_or_path = str(base)
     model.opened(checkpoint.files)
-    return model
+    return model.load_adapter(name_or_folder) if adapter else model
 
 
-def base_of(owner: str, folder) -> str:
-    """Return the model that an adapter's folder says it belongs to."""
-    config, _ = read_adapter(folder)
-    if config.base_model_name_or_path is None:
-        raise ValueError(f"{owner}: expected base_model_name_or_path in '{folder}', got none: open the model it is of")
-    return config.base_model_name_or_path
+def with_base(owner: str, name_or_folder) -> tuple[Any, dict[str, np.ndarray]]:
+    """Return what a model's own weights are opened from, and the arrays of the adapter that goes into it, if one does.
+
+    Where a folder holds a whole model and an adapter, the model alone is opened, with a warning.
+    """
+    if is_adapter(name_or_folder):
+        return base_of(owner, name_or_folder), read_adapter(name_or_folder)[1]
+    if holds_adapter(name_or_folder):
+        warnings.warn(
+            f"{owner}: '{name_or_folder}' holds a whole model and an adapter; the model is opened without it: "
+            "load_adapter puts it in",
+            stacklevel=4,
+        )
+    return name_or_folder, {}
+
+
+def classes_of(kind: Any, config: PretrainedConfig, adapter: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return {"num_labels": N} where an adapter holds the head of a classifier, of N classes; else nothing."""
+    head = kind.names(config).checkpoint_name("head.out_proj.weight")
+    if head not in adapter or not issubclass(kind, (SequenceClassification, TokenClassification)):
+        return {}
+    return {"num_labels": len(adapter[head])}
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import ChainMap
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from numtx import nn
 from numtx.checkpoints import NameTable
+from numtx.checkpoints.adapter_folder import is_adapter
 from numtx.checkpoints.names import listed
 from numtx.models.adapted import Adapted
-from numtx.models.adapter_files import is_adapter
 from numtx.models.batch import known_arguments
 from numtx.models.config import PretrainedConfig
 from numtx.models.files import open_model, save_folder
@@ -53,10 +54,14 @@ class PretrainedModel(Adapted):
 
     @classmethod
     def from_pretrained(cls, name_or_folder, *, config=None, dtype=np.float32, rng=0, **settings) -> Self:
-        """Open a model: a folder with `config.json` and weights, a GGUF file, or a name on the hub.
+        """Open a model: a folder with `config.json` and weights, a GGUF file, a name on the hub, or an adapter.
 
         The weights are the file's own memory where its numbers are of `dtype`; nothing is copied then, and nothing read
         before it is used, but a table that the file holds twice. A head that the file lacks is drawn, with a warning.
+
+        Of an adapter's folder the base that it names is opened (a path or a name as it was when the adapter was saved;
+        a relative one from where this runs), and the adapter put into it. A classifier has as many classes as the
+        adapter's head; what they are called no adapter says: pass `id2label`.
 
         Parameters
         ----------
@@ -78,10 +83,13 @@ class PretrainedModel(Adapted):
         return open_pretrained(lambda _: cls, cls.__name__, name_or_folder, config, settings, dtype=dtype, rng=rng)
 
     @classmethod
-    def from_arrays(cls, config, arrays, *, dtype=np.float32, rng=0, where="the checkpoint") -> Self:
+    def from_arrays(
+        cls, config, arrays, *, dtype=np.float32, rng=0, where="the checkpoint", filled_later: Container[str] = ()
+    ) -> Self:
         """Make a model of its settings and a checkpoint's arrays, which become its weights.
 
-        No two weights share memory afterwards: what the arrays hold twice is copied.
+        No two weights share memory afterwards: what the arrays hold twice is copied. Of a new head's arrays that are
+        `filled_later`, by their names in a checkpoint, there is no warning.
 
         Notes
         -----
@@ -98,8 +106,9 @@ class PretrainedModel(Adapted):
             model.set_parameter(name, given.alone(array))
             own.pop(name)
         if own:
-            drawn = listed(table.checkpoint_name(name) for name in own)
-            warnings.warn(f"{owner}: {where} has no {drawn}; drawn anew: train it", stacklevel=4)
+            drawn = [theirs for name in own if (theirs := table.checkpoint_name(name)) not in filled_later]
+            if drawn:
+                warnings.warn(f"{owner}: {where} has no {listed(drawn)}; drawn anew: train it", stacklevel=4)
             rng = np.random.default_rng(rng)
             for name, array in own.items():
                 array[...] = _drawn(name, array, model.config.initializer_range, rng)
@@ -173,6 +182,7 @@ class PretrainedModel(Adapted):
         if self.adapter is not None:
             self.save_adapter(folder)
             return
+        self.check_saved()
         config = replace(self.config, architectures=[type(self).__name__])
         save_folder(folder, config.to_dict() | {"dtype": str(self.dtype)}, self.to_checkpoint())
 

@@ -220,8 +220,16 @@ class ReadyMade(nn.Module):
 
     # --- files -------------------------------------------------------------------------------------------------------
 
+    def check_saved(self) -> None:
+        """Refuse what `save_pretrained` could not write; a Trainer that is to save asks it first."""
+        if nn.lora_layers(self):
+            raise ValueError(
+                f"{type(self).__name__}: expected no LoRA in what is saved, got some; nn.remove_lora merges it"
+            )
+
     def save_pretrained(self, folder) -> None:
         """Write `config.json` and `model.safetensors`, which holds the weights under numtx's names."""
+        self.check_saved()
         save_folder(folder, self.config.to_dict(), self.state_dict())
 
     @classmethod

@@ -120,7 +120,14 @@ class RobertaForMaskedLM(OnRoberta, EncoderMaskedLM):
 
 
 class RobertaForSequenceClassification(OnRoberta, SequenceClassification, OnEncoder):
-    """RoBERTa with scores of the classes of a sequence, from its first token: ids (B, T) -> (B, num_labels)."""
+    """RoBERTa with scores of the classes of a sequence, from its first token: ids (B, T) -> (B, num_labels).
+
+    Examples
+    --------
+    >>> config = RobertaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> RobertaForSequenceClassification(config, rng=0)(np.array([[0, 4, 2]])).logits.shape
+    (1, 2)
+    """
 
     head_names = (
         *linear_names("pooler.dense", "classifier.dense"),
@@ -132,8 +139,22 @@ class RobertaForSequenceClassification(OnRoberta, SequenceClassification, OnEnco
 
 
 class RobertaForTokenClassification(OnRoberta, BertForTokenClassification):
-    """RoBERTa with scores of the classes of each token: ids (B, T) -> (B, T, num_labels)."""
+    """RoBERTa with scores of the classes of each token: ids (B, T) -> (B, T, num_labels).
+
+    Examples
+    --------
+    >>> config = RobertaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> RobertaForTokenClassification(config, rng=0)(np.array([[0, 4, 2]])).logits.shape
+    (1, 3, 2)
+    """
 
 
 class RobertaForQuestionAnswering(OnRoberta, BertForQuestionAnswering):
-    """RoBERTa with scores of where an answer starts and ends: ids (B, T) -> two of (B, T)."""
+    """RoBERTa with scores of where an answer starts and ends: ids (B, T) -> two of (B, T).
+
+    Examples
+    --------
+    >>> config = RobertaConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> RobertaForQuestionAnswering(config, rng=0)(np.array([[0, 4, 2]])).start_logits.shape
+    (1, 3)
+    """

@@ -41,9 +41,11 @@ class Task:
         raise TypeError(f"{type(self).__name__} has no labels")
 
     def loss_of(self, outputs, labels: dict[str, np.ndarray], num_items=None, label_smoothing=0.0):
+        """Return (loss, cache); the loss is the sum over the labels, divided by `num_items`."""
         raise TypeError(f"{type(self).__name__} has no loss")
 
     def loss_backward(self, cache) -> dict[str, np.ndarray]:
+        """Return the loss gradient of each field of the outputs that labels bear on."""
         return {"logits": next_token_loss_backward(1.0, cache)}
 
     def count_items(self, labels: dict[str, np.ndarray]) -> int:
@@ -118,6 +120,7 @@ class Seq2SeqLM(TokenClassification):
         return {"labels": known_labels(name, "labels", given, (*shape[:1], given.shape[1]), self.classes)}
 
     def prepared(self, inputs: dict[str, Any], labels: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the inputs with what the decoder reads."""
         if "decoder_input_ids" in inputs:
             return inputs
         return {**inputs, "decoder_input_ids": self.prepare_decoder_input_ids_from_labels(labels["labels"])}

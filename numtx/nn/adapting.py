@@ -57,7 +57,9 @@ def add_lora(
 
     Notes
     -----
-    Names here are numtx's own. A pretrained model's `add_adapter` takes those of Transformers, as PEFT does.
+    Names here are numtx's own. A pretrained model's `add_adapter` takes those of Transformers, as PEFT does, and only
+    what it puts into a model is saved, alone and opened again: a model with updates of this function must have them
+    merged by `remove_lora` before it is saved.
 
     Examples
     --------
@@ -119,6 +121,17 @@ def lora_targets(model: Module) -> dict[str, Module]:
     return found
 
 
+def matrix_of(target: str) -> str:
+    """Return the name of the matrix W that an update at a path of `lora_targets` is of.
+
+    Examples
+    --------
+    >>> matrix_of("layers.0.out_proj"), matrix_of("layers.0.in_proj")
+    ('layers.0.out_proj.weight', 'layers.0.in_proj_weight')
+    """
+    return f"{target}_weight" if target.rpartition(".")[2] == PACKED else f"{target}.weight"
+
+
 def lora_layers(model: Module) -> dict[str, LoRALinear | LoRAMultiHeadAttention]:
     """Return the parts of a model that have an update, by dotted name."""
     kinds = LoRALinear | LoRAMultiHeadAttention
@@ -128,8 +141,8 @@ def lora_layers(model: Module) -> dict[str, LoRALinear | LoRAMultiHeadAttention]
 def merge_lora(model: Module) -> Module:
     """Put W + s A B in the place of each W, and return the model: as fast as without, and not to be trained.
 
-    The matrices W are kept for `unmerge_lora`, which gives back the very bits. What is loaded into merged matrices is
-    gone after it.
+    The matrices W are kept for `unmerge_lora`, which gives back the very bits. A merged model neither gives nor takes a
+    state dict: with A and B in it the update would count twice.
     """
     for layer in _some(model).values():
         layer.merge()
@@ -146,13 +159,15 @@ def unmerge_lora(model: Module) -> Module:
 def remove_lora(model: Module, merge=True) -> Module:
     """Make a model plain again, with its updates merged into its matrices or dropped, and return it.
 
-    Everything can be trained then. Parts that were trained in full stay as they are.
+    Everything can be trained then. Parts that were trained in full stay as they are. A pretrained model's own adapter
+    is taken out by its `merge_and_unload` or `unload`, which also forget its settings.
     """
     for path, layer in _some(model).items():
         layer.unmerge()
         kind = Linear if isinstance(layer, LoRALinear) else MultiHeadAttention
         plain = kind.__new__(kind)
         vars(plain).update({name: value for name, value in vars(layer).items() if name not in _OF_UPDATE})
+        plain.frozen = layer.frozen.difference(UPDATE)
         if merge:
             setattr(plain, layer.matrix, layer.merged())
         _put(model, path, plain)

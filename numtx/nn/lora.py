@@ -15,34 +15,6 @@ from numtx.nn.module import Module, gradients, told
 UPDATE = ("lora_A", "lora_B")  # the parameters of an update, by name
 
 
-def low_rank(x, a, b, scale, p=0.0, rng=None, frozen=()):
-    """Return y = s dropout(x) A B, and what backward needs; x (..., I), A (I, r), B (r, O).
-
-    Two narrow products: of N rows 2 N r (I + O) operations, where x (A B) would be N I O and I r O.
-    """
-    h, drop = F.dropout(x, p, rng)
-    h, down = F.linear(h, a, **told(("weight",) if "lora_A" in frozen else ()))  # (..., r)
-    y, up = F.linear(h * scale, b, **told(("weight",) if "lora_B" in frozen else ()))  # (..., O)
-    return y, (drop, down, up, scale)
-
-
-def low_rank_backward(dy, cache):
-    """Return (dx, {"lora_A": dA, "lora_B": dB}).
-
-    Derivation, with z = dropout(x) = m x for the mask m of dropout, and h = s z A:
-
-        y = h B          so  dB = hᵀ dy           dh = dy Bᵀ
-        h = s z A        so  dA = zᵀ (s dh)       dz = s dh Aᵀ
-        z = m x          so  dx = m dz
-
-    While B is zero, as it starts, dA is zero too: B moves first.
-    """
-    drop, down, up, scale = cache
-    dh, db, _ = F.linear_backward(dy, up)
-    dz, da, _ = F.linear_backward(dh * scale, down)
-    return F.dropout_backward(dz, drop), gradients(lora_A=da, lora_B=db)
-
-
 class _LowRank(Module):
     """What modules with an update of a matrix W (I, O) share: A (I, r), B (r, O), and W + s A B in W's place.
 
@@ -102,7 +74,23 @@ class _LowRank(Module):
             self._unmerged = None
 
     def _low_rank(self, x, rng, columns=slice(None)):
-        return low_rank(x, self.lora_A, self.lora_B[:, columns], self.lora_scale, self.lora_dropout, rng, self.frozen)
+        """Return s dropout(x) A B, and what backward needs."""
+        frozen = told([name[-1].lower() for name in UPDATE if name in self.frozen])
+        z, drop = F.dropout(x, self.lora_dropout, rng)
+        y, low = F.low_rank(z, self.lora_A, self.lora_B[:, columns], self.lora_scale, **frozen)
+        return y, (drop, low)
+
+    def _low_rank_backward(self, dy, cache):
+        drop, low = cache
+        dz, da, db = F.low_rank_backward(dy, low)
+        return F.dropout_backward(dz, drop), da, db
+
+    def check_state(self):
+        """A state holds A and B too: with W + s A B in W's place the update would count twice in another model."""
+        if self.is_merged:
+            raise ValueError(
+                f"{type(self).__name__}: expected no merged update in a state, got one; unmerge it first, or remove it"
+            )
 
     def _refuse_merged(self):
         raise ValueError(f"{type(self).__name__}: backward of a merged update, which is not trained; unmerge it first")
@@ -166,8 +154,8 @@ class LoRALinear(_LowRank, Linear):
             self._refuse_merged()
         base, low = cache
         dx, dweight, dbias = F.linear_backward(dy, base)
-        dx_low, grads = low_rank_backward(dy, low)
-        return dx + dx_low, gradients(weight=dweight, bias=dbias) | grads
+        dx_low, da, db = self._low_rank_backward(dy, low)
+        return dx + dx_low, gradients(weight=dweight, bias=dbias, lora_A=da, lora_B=db)
 
     def extra_repr(self):
         return Linear.extra_repr(self) + self._said_of_update()
@@ -205,14 +193,10 @@ class LoRAMultiHeadAttention(_LowRank, MultiHeadAttention):
         """Return an attention with the arrays and parts of a `MultiHeadAttention`, and an update beside them."""
         return _beside(cls, attention, r, alpha, dropout, rs, rng)
 
-    def backward(self, dy, cache):
-        if cache is not None and self.is_merged:
-            self._refuse_merged()
-        return super().backward(dy, cache)
-
     def _project(self, x, memory, kv_cache=None, rng=None):
         if self.is_merged:
-            return super()._project(x, memory, kv_cache)
+            *parts, _ = super()._project(x, memory, kv_cache)
+            return *parts, None
         if memory is None:
             *parts, base = super()._project(x, None)
             update, low = self._low_rank(x, rng)  # (B, T, 3C)
@@ -235,18 +219,18 @@ class LoRAMultiHeadAttention(_LowRank, MultiHeadAttention):
 
     def _project_backward(self, dquery, dkey, dvalue, projections):
         """The update was used with x and with the memory, of which each has its columns of B; A gets both."""
+        if projections is None:
+            self._refuse_merged()
         base, lows = projections
         dx, dmemory, grads = super()._project_backward(dquery, dkey, dvalue, base)
         if len(lows) == 1:
-            dx_low, own = low_rank_backward(merge_heads(dquery, dkey, dvalue), lows[0])
-            return dx + dx_low, dmemory, grads | own
-        dx_low, own = low_rank_backward(merge_heads(dquery), lows[0])
-        dmemory_low, others = low_rank_backward(merge_heads(dkey, dvalue), lows[1])
-        if "lora_A" in own:
-            grads["lora_A"] = own["lora_A"] + others["lora_A"]
-        if "lora_B" in own:
-            grads["lora_B"] = np.concatenate([own["lora_B"], others["lora_B"]], axis=1)
-        return dx + dx_low, dmemory + dmemory_low, grads
+            dx_low, da, db = self._low_rank_backward(merge_heads(dquery, dkey, dvalue), lows[0])
+            return dx + dx_low, dmemory, grads | gradients(lora_A=da, lora_B=db)
+        dx_low, da, db = self._low_rank_backward(merge_heads(dquery), lows[0])
+        dmemory_low, da_memory, db_memory = self._low_rank_backward(merge_heads(dkey, dvalue), lows[1])
+        da = None if da is None else da + da_memory
+        db = None if db is None else np.concatenate([db, db_memory], axis=1)
+        return dx + dx_low, dmemory + dmemory_low, grads | gradients(lora_A=da, lora_B=db)
 
     def extra_repr(self):
         return MultiHeadAttention.extra_repr(self) + self._said_of_update()

@@ -124,8 +124,13 @@ class Module:
             raise ValueError(f"{type(self).__name__}: {name}: {problem}")
         setattr(owner, last, array)
 
+    def check_state(self) -> None:
+        """Refuse to give or take a state that this module itself could not be rebuilt from."""
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {dotted name: live array}, of parameters and buffers. The arrays are not copied."""
+        for _, module in self.named_modules():
+            module.check_state()
         return dict(self.named_arrays())
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from numtx.models import auto
 from numtx.models.config import PretrainedConfig
 from numtx.models.files import open_config, open_model
+from numtx.models.opening import classes_of, with_base
 from numtx.models.pretrained import PretrainedModel
 
 _WRITING = ("seq2seq-lm", "causal-lm")
@@ -16,7 +17,7 @@ _WRITING = ("seq2seq-lm", "causal-lm")
 def open_with_head(
     task: str, heads: tuple[str, ...], name_or_folder: Any, *, dtype: Any, config: Any = None, **hub: Any
 ) -> Any:
-    """Open a folder, a GGUF file or a name on the hub as a model with a head.
+    """Open a folder, a GGUF file or a name on the hub as a model with a head; an adapter's folder over its base.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ def open_with_head(
     ValueError
         If the family has no such head, or its weights are not in the file: they would have to be drawn.
     """
-    checkpoint, where = open_model(name_or_folder, **hub)
+    base, adapter = with_base("pipeline", name_or_folder)
+    checkpoint, where = open_model(base, **hub)
     entries = checkpoint.config if config is None else _entries(config, hub)
     said = entries.get("architectures")
     names = [str(name) for name in said] if isinstance(said, list) else []
@@ -63,9 +65,11 @@ def open_with_head(
         warnings.filterwarnings("ignore" if head == "base" else "error", message=".*drawn anew", category=UserWarning)
         try:
             read = kind.config_class.from_dict(entries)
-            return kind.from_arrays(read, checkpoint.arrays, dtype=dtype, where=where)
+            read = read.changed(**classes_of(kind, read, adapter))
+            model = kind.from_arrays(read, checkpoint.arrays, dtype=dtype, where=where, filled_later=adapter)
         except UserWarning:
             raise ValueError(untrained) from None
+    return model.load_adapter(name_or_folder) if adapter else model
 
 
 def require_head(task: str, heads: tuple[str, ...], model: Any) -> None:

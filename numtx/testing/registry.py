@@ -17,6 +17,7 @@ FILES = (
     "softmax",
     "norms",
     "dropout",
+    "low_rank",
     "positions",
     "rotary",
     "position_bias",

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from numtx.checkpoints.adapter_folder import base_of, is_adapter
 from numtx.checkpoints.hub_files import TOKENIZER_FILES, TOKENIZER_FORMS
 from numtx.text.families import family_name
 from numtx.text.marian import MarianTokenizer
@@ -35,6 +36,7 @@ class AutoTokenizer:
         Parameters
         ----------
         pretrained_model_name_or_path : str or path
+            An adapter's folder without a tokenizer stands for the model that it belongs to.
             A folder with ``source.spm``, ``target.spm`` and ``vocab.json`` is Marian's, unless its config names another
             family. Of others ``tokenizer.json`` counts first. Without it: ``spiece.model`` (T5), ``tokenizer.model``
             (Llama), ``vocab.json`` with ``merges.txt`` (GPT-2, RoBERTa, BART), ``vocab.txt`` (BERT, DistilBERT). The
@@ -59,6 +61,8 @@ class AutoTokenizer:
         """
         from numtx.checkpoints.hub import resolve
 
+        if is_adapter(pretrained_model_name_or_path) and _form(Path(pretrained_model_name_or_path)) is None:
+            pretrained_model_name_or_path = base_of(cls.__name__, pretrained_model_name_or_path)
         path = resolve(
             pretrained_model_name_or_path,
             revision=revision,
@@ -81,9 +85,14 @@ def _from_gguf(path: Path, given: dict[str, Any], name: str) -> PretrainedTokeni
     return TokenizersBackend(backend_of_json(content, f"'{path}'"), settings, name, from_file=False)
 
 
+def _form(folder: Path) -> tuple[str, ...] | None:
+    """Return the files of the best form of a tokenizer that lies in a folder."""
+    return next((form for form in TOKENIZER_FORMS if all((folder / file).is_file() for file in form)), None)
+
+
 def _from_folder(folder: Path, given: dict[str, Any], name: str) -> PretrainedTokenizer:
     settings = read_settings(folder, given)
-    form = next((form for form in TOKENIZER_FORMS if all((folder / file).is_file() for file in form)), None)
+    form = _form(folder)
     if form == TOKENIZER_FORMS[0] and settings.family in ("marian", None):
         settings.adopt("marian")
         return MarianTokenizer(folder, settings, name)

@@ -327,7 +327,9 @@ def as_dataset(source: Any, owner: str = "as_dataset", **settings: Any) -> Datas
         return Dataset(source)
     names = getattr(source, "column_names", None)
     if isinstance(names, list) and hasattr(source, "__getitem__"):
-        return Dataset({name: list(source[name]) for name in names})
+        asked = getattr(source, "format", None)  # with_format(columns=...) hides the others
+        shown = asked.get("columns") if isinstance(asked, Mapping) else None
+        return Dataset({name: list(source[name]) for name in names if shown is None or name in shown})
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise ValueError(
             f"{owner}: expected rows (a list of dicts, a dict of lists, a file), got {type(source).__name__}"

@@ -6,17 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from numtx import nn
 from numtx._version import __version__
+from numtx.training.prints import DIGITS, batches_print, frozen_print
 from numtx.training.resume import fingerprint, run_settings
 from numtx.training.step_batches import first_batches
 
 if TYPE_CHECKING:
     from numtx.training.loop import TrainingLoop
-
-DIGITS = 12  # of a hash: enough to tell texts apart
 
 
 def training_facts(loop: TrainingLoop, resume: Any) -> dict[str, Any]:
@@ -39,12 +35,6 @@ def training_facts(loop: TrainingLoop, resume: Any) -> dict[str, Any]:
 def weights_print(loop: TrainingLoop) -> str:
     """Return a hash of a loop's weights."""
     return hashlib.sha256(loop.optimizer.flat.buffer.data).hexdigest()[:DIGITS]
-
-
-def frozen_print(model: Any) -> str | None:
-    """Return a hash of a model's frozen weights, which no optimizer holds; None where there are none."""
-    frozen = list(model.frozen_parameters())
-    return _batches_print([dict(frozen)]) if frozen else None
 
 
 def differences(ranks: Sequence[Mapping[str, Any]]) -> str:
@@ -79,13 +69,4 @@ def _data_print(data: Any) -> str | None:
     data = first_batches(data)
     if not isinstance(data, Sequence):
         return None
-    return f"{len(data)} batches, sha256 {_batches_print(data)}"
-
-
-def _batches_print(batches: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for batch in batches:
-        arrays = batch if isinstance(batch, dict) else dict(enumerate(batch))
-        for name, array in nn.flatten({str(name): np.asarray(array) for name, array in arrays.items()}).items():
-            digest.update(f"{name} {array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:DIGITS]
+    return f"{len(data)} batches, sha256 {batches_print(data)}"

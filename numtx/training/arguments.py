@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -10,8 +9,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from numtx.functional.door import nearest
-from numtx.training.foreign_arguments import WITHOUT_EFFECT, refuse_foreign, respelled
+from numtx.generation import GenerationConfig
+from numtx.training.foreign_arguments import known_by_name
 from numtx.training.lr_scheduler import LR_SCHEDULERS, get_scheduler
 from numtx.training.threads import available_threads
 
@@ -20,24 +22,13 @@ STRATEGIES = ("no", "steps", "epoch")
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw", "sgd")
 
 
-def known_by_name(cls: type) -> type:
-    """Let a dataclass of arguments take other spellings, and refuse what it does not know by the nearest name."""
-    init, names = cls.__init__, [one.name for one in fields(cls) if one.init]  # type: ignore[misc]
-
-    @functools.wraps(init)
-    def checked(self: Any, *values: Any, **settings: Any) -> None:
-        settings = respelled(cls.__name__, settings)
-        own = {name: value for name, value in settings.items() if name in names}
-        for name in settings.keys() - own.keys():
-            if not refuse_foreign(cls.__name__, name, settings[name]):
-                known = [*names, *WITHOUT_EFFECT]
-                raise ValueError(
-                    f"{cls.__name__}: expected an argument that it has, got {name!r}{nearest(name, known)}"
-                )
-        init(self, *values, **own)
-
-    cls.__init__ = checked  # type: ignore[misc]
-    return cls
+_KINDS: dict[str, Any] = {  # what else an argument may be than None
+    "resume_from_checkpoint": ("a path, True or False", str, os.PathLike, bool),
+    "generation_config": ("a GenerationConfig or the path of one", GenerationConfig, str, os.PathLike),
+    "metric_for_best_model": ("a name", str),
+    "label_names": ("a list of names", list, tuple),
+    "report_to": ("a name or a list of them", str, list, tuple),
+}
 
 
 @known_by_name
@@ -99,7 +90,8 @@ class TrainingArguments:
         Default: those of the model.
     load_best_model_at_end : bool
         The evaluation that is best by `metric_for_best_model` (default "loss") decides; `greater_is_better` is by
-        default whether its name does not end in "loss".
+        default whether its name does not end in "loss". What `compute_metrics` gives is known at the first evaluation,
+        with `eval_on_start` before the first step.
     label_smoothing_factor : float
     optim : str
         "adamw_torch" and other names of AdamW, or "sgd".
@@ -198,6 +190,9 @@ class TrainingArguments:
         for name in ("eval_strategy", "logging_strategy", "save_strategy", "lr_scheduler_type", "optim"):
             value = getattr(self, name)
             setattr(self, name, str(getattr(value, "value", value)))  # of an Enum, as Transformers has them
+        for one in fields(self):
+            if isinstance(value := getattr(self, one.name), np.generic):
+                setattr(self, one.name, value.item())
         self._check_kinds()
         self._check_numbers()
         self._check_intervals()
@@ -205,6 +200,9 @@ class TrainingArguments:
         self._check_schedule()
 
     def _check_kinds(self) -> None:
+        for name, (said, *kinds) in _KINDS.items():
+            if not isinstance(value := getattr(self, name), (*kinds, type(None))):
+                raise ValueError(f"{OWNER}: expected {name}, {said}, got {value!r}")
         for name, among in {
             "eval_strategy": STRATEGIES,
             "logging_strategy": STRATEGIES,

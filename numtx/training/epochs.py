@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,7 +102,7 @@ class Epochs:
 
     def fingerprint(self) -> str:
         """Return a hash of the data, which a run that goes on compares."""
-        return f"{len(self.batches.dataset)} rows, sha256 {data_print(self.batches.dataset)}"
+        return rows_print({"": self.batches.dataset})
 
 
 def known_dataset(source: Any, what: str) -> Dataset:
@@ -169,16 +169,30 @@ def training_order(dataset: Dataset, batch_size: int, seed: int, lengths: str | 
     return BatchOrder(len(dataset), batch_size, seed, lengths=found, drop_last=drop_last)
 
 
-def data_print(dataset: Dataset) -> str:
-    """Return a hash of all columns."""
+def rows_print(datasets: Mapping[str, Dataset]) -> str:
+    """Return how many rows datasets have, by their names, and a hash of all columns."""
     digest = hashlib.sha256()
-    for name in dataset.column_names:
-        digest.update(name.encode())
-        for value in dataset[name]:
-            array = np.asarray(value)
-            numbers = array.dtype.kind in "iufb"
-            digest.update(
-                array.astype("<f8" if array.dtype.kind == "f" else "<i8").tobytes() if numbers else repr(value).encode()
-            )
-            digest.update(b"|")
-    return digest.hexdigest()[:16]
+    for name, dataset in datasets.items():
+        digest.update(f"{name} {len(dataset)}|".encode())
+        for column in dataset.column_names:
+            digest.update(column.encode())
+            for value in dataset[column]:
+                _feed(digest, value)
+    return f"{sum(map(len, datasets.values()))} rows, sha256 {digest.hexdigest()[:16]}"
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """Let a hash see a value: the numbers of an array with its shape, the parts of what is none."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal length
+        array = np.empty(len(value), object)
+    if array.dtype.kind in "iufb":
+        digest.update(f"{array.shape}".encode())
+        digest.update(array.astype("<f8" if array.dtype.kind == "f" else "<i8").tobytes())
+    elif array.ndim:
+        digest.update(f"[{len(value)}]".encode())
+        for part in value:
+            _feed(digest, part)
+    else:
+        digest.update(f"{value!r}|".encode())

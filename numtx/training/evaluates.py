@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from numtx.generation import GenerationConfig
 from numtx.text import BatchOrder
 from numtx.training.arguments import TrainingArguments
 from numtx.training.epochs import OWNER, Batches, Epochs, chosen_collator, known_dataset, used_columns
 from numtx.training.fine_tuning import FineTuning
+from numtx.training.foreign_methods import INSTEAD, refuse_overridden
 from numtx.training.mpi import Alone, found_ranks
 from numtx.training.optimizers import Optimizer
 from numtx.training.prediction import Prediction, Predictor, joined, mean_loss, plain, predict, prefixed, row_losses
@@ -42,6 +44,7 @@ class Evaluates:
         *,
         tokenizer: Any = None,
     ):
+        refuse_overridden(OWNER, type(self))
         if compute_loss_func is not None:
             raise ValueError(
                 f"{OWNER}: expected compute_loss_func None, got one: a loss comes with its gradient, in the model's "
@@ -64,18 +67,26 @@ class Evaluates:
         self.data_collator = chosen_collator(data_collator, self.processing_class)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.compute_metrics, self.preprocess_logits_for_metrics = compute_metrics, preprocess_logits_for_metrics
-        self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer, self.lr_scheduler = given_optimizers(optimizers)
         self._given_optimizer = self.optimizer
         names = self.args.label_names or getattr(self.model, "label_names", None) or ("labels",)
         self.label_names = tuple(names)
         self.state, self.control = TrainerState(), TrainerControl()
         self.logs = TrainerLogs(self.args)
+        if isinstance(callbacks, (TrainerCallback, type)):
+            raise ValueError(f"{OWNER}: expected callbacks, a list, got {callbacks!r}")
         self.handler = CallbackHandler([*default_callbacks(self.args), *(callbacks or ())])
         self._loop: FineTuning | None = None
         self._epochs: Epochs | None = None
         self._predicting: Batches | None = None
         self._known: dict[int, tuple[Any, Any]] = {}
         self.tell("on_init_end")
+
+    if not TYPE_CHECKING:  # where it would stand for every name
+
+        def __getattr__(self, name: str) -> Any:
+            instead = f", as Transformers' has: {INSTEAD[name]}" if name in INSTEAD else ""
+            raise AttributeError(f"{OWNER} has no {name}{instead}")
 
     # --- evaluation and prediction
 
@@ -91,7 +102,8 @@ class Evaluates:
         Parameters
         ----------
         eval_dataset : as in the constructor, optional
-            Of a dict of several, each gives its own measures, such as eval_NAME_loss.
+            Of a dict of several, each gives its own measures, such as eval_NAME_loss; the name of one of the
+            constructor's is that one.
         ignore_keys : list of str, optional
             Outputs that are not wanted.
         metric_key_prefix : str
@@ -101,6 +113,8 @@ class Evaluates:
         source = self.eval_dataset if eval_dataset is None else eval_dataset
         if source is None:
             raise ValueError(f"{OWNER}: expected an eval_dataset, got None")
+        if isinstance(source, str) and is_several(self.eval_dataset) and source in self.eval_dataset:
+            source = self.eval_dataset[source]
         if is_several(source):
             found: dict[str, Any] = {}
             for name, one in source.items():
@@ -132,10 +146,14 @@ class Evaluates:
 
     def evaluation_batches(self) -> Iterator[dict[str, Any]]:
         """Yield the batches that an evaluation walks over."""
-        source = self.eval_dataset
-        for one in source.values() if is_several(source) else [source]:
-            batches = self._in_order(self._dataset(one, "eval_dataset"))
+        for dataset in self.evaluation_datasets().values():
+            batches = self._in_order(dataset)
             yield from (batches.at(number) for number in range(len(batches)))
+
+    def evaluation_datasets(self) -> dict[str, Any]:
+        """Return what an evaluation walks over, by name; a single dataset has none."""
+        sources = self.eval_dataset if is_several(self.eval_dataset) else {"": self.eval_dataset}
+        return {name: self._dataset(one, f"eval_dataset {name}".rstrip()) for name, one in sources.items()}
 
     def _predict(
         self,
@@ -191,7 +209,10 @@ class Evaluates:
             got = type(self.model).__name__
             raise ValueError(f"{OWNER}: expected a model that writes with predict_with_generate, got {got}")
         settings = {"max_length": args.generation_max_length, "num_beams": args.generation_num_beams}
-        settings["generation_config"] = args.generation_config
+        config = args.generation_config
+        if isinstance(config, (str, os.PathLike)):
+            config = GenerationConfig.from_pretrained(config)
+        settings["generation_config"] = config
         if "max_new_tokens" in asked:
             del settings["max_length"]
         return {name: value for name, value in {**settings, **asked}.items() if value is not None}
@@ -270,6 +291,22 @@ class Evaluates:
 
     def _ranks(self) -> Alone:
         return self._loop.ranks if self._loop is not None else found_ranks()
+
+
+def given_optimizers(optimizers: Any) -> tuple[Optimizer | None, Callable[[int], float] | None]:
+    """Return an optimizer and a function of the step, or None for either."""
+    if not isinstance(optimizers, (tuple, list)) or len(optimizers) != 2:
+        raise ValueError(
+            f"{OWNER}: expected optimizers, a pair (optimizer, learning rate of a step), got {optimizers!r}"
+        )
+    optimizer, rate = optimizers
+    if not isinstance(optimizer, (Optimizer, type(None))):
+        got = type(optimizer).__name__
+        raise ValueError(f"{OWNER}: expected an optimizer of numtx.training in optimizers, got {got}")
+    if rate is not None and not callable(rate):
+        got = type(rate).__name__
+        raise ValueError(f"{OWNER}: expected a function from a step to its learning rate in optimizers, got {got}")
+    return optimizer, rate
 
 
 def is_several(source: Any) -> bool:

@@ -31,6 +31,8 @@ def check_features(dataset: Dataset, model: Any, what: str) -> None:
     config = getattr(model, "config", None)
     if "input_ids" in dataset.column_names:
         _check_ids(dataset["input_ids"], getattr(config, "vocab_size", None), getattr(config, "context", None), what)
+        if isinstance(model, QuestionAnswering):
+            _check_positions(dataset, model, what)
     for name in LABEL_COLUMNS:
         if name in dataset.column_names:
             _check_label_column(dataset[name], model, name, what)
@@ -53,6 +55,29 @@ def _check_ids(column: Sequence[Any], vocabulary: int | None, longest: int | Non
                 f"{OWNER}: expected input_ids from 0 to {vocabulary - 1} in row {number} of {what}, got {got} "
                 "(is this the model's tokenizer?)"
             )
+
+
+def _check_positions(dataset: Dataset, model: QuestionAnswering, what: str) -> None:
+    """Refuse places of answers that their row does not have.
+
+    From the model's context on, where no row reaches, they mean what they do in Transformers: an answer that was cut
+    off, which the loss leaves out.
+    """
+    context = getattr(model.config, "context", None)
+    there = [name for name in model.label_names if name in dataset.column_names]
+    cut = "" if context is None else f" (or, ignored as cut off, from {context} on)"
+    for number, row in enumerate(dataset):
+        tokens = np.flatnonzero(row["attention_mask"]) if "attention_mask" in row else np.arange(len(row["input_ids"]))
+        last = tokens[-1] if len(tokens) else 0
+        for name in there:
+            place = np.asarray(row[name])
+            if place.dtype.kind not in "iu" or place.size != 1:
+                got = f"{row[name]!r} in row {number}"
+                raise ValueError(f"{OWNER}: expected a whole number as {name} of {what}, got {got}")
+            at = int(place.reshape(()))
+            if at < 0 or (at > last and (context is None or at < context)):
+                got = f"{at} in row {number}{cut}"
+                raise ValueError(f"{OWNER}: expected {name} of {what} from 0 to {last}, got {got}")
 
 
 def _check_label_column(column: Sequence[Any], model: Any, name: str, what: str) -> None:

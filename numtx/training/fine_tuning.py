@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numtx.checkpoints import verify_manifest
 from numtx.training.arguments import TrainingArguments
 from numtx.training.callbacks import Callback, StepReport
-from numtx.training.epochs import Epochs
+from numtx.training.epochs import Epochs, rows_print
 from numtx.training.flat import FlatGradients
 from numtx.training.interrupt import leaving
 from numtx.training.loop import TrainingLoop
@@ -31,6 +31,9 @@ DECIDING = (
     "dataloader_drop_last", "label_smoothing_factor", "optim", "group_by_length", "shards", "learning_rate_groups",
     "metric_for_best_model", "greater_is_better",
 )  # fmt: skip
+
+
+NO_MEASURES = ("_runtime", "_per_second", "epoch")  # what an evaluation gives besides
 
 
 class ArgumentsPlan:
@@ -98,8 +101,25 @@ class Measures:
         self.trainer = trainer
 
     def __call__(self, loop: TrainingLoop) -> dict[str, Any]:
-        """Return the measures of the present weights."""
-        return self.trainer.evaluate()
+        """Return the measures of the present weights; the one that decides the best must be among them."""
+        found, args = self.trainer.evaluate(), self.trainer.args
+        best = best_measure(args)
+        if best is not None and best not in found:
+            measured = (name.removeprefix("eval_") for name in found if not name.endswith(NO_MEASURES))
+            raise ValueError(
+                f"Trainer: expected compute_metrics to give metric_for_best_model {args.metric_for_best_model!r}, "
+                f"got {', '.join(sorted(measured)) or 'none'}"
+            )
+        if best is not None and not isinstance(found[best], (int, float)):
+            got = repr(found[best])
+            raise ValueError(
+                f"Trainer: expected metric_for_best_model {args.metric_for_best_model!r} to be a number, got {got}"
+            )
+        return found
+
+    def fingerprint(self) -> str | None:
+        """Return a hash of what is evaluated, where it decides which weights are best; else others may be looked at."""
+        return rows_print(self.trainer.evaluation_datasets()) if best_measure(self.trainer.args) is not None else None
 
     def batches(self) -> Any:
         """Return what is evaluated, batch by batch."""
@@ -183,6 +203,8 @@ class FineTuning(TrainingLoop):
 
     def _before_first(self) -> None:
         self.event("on_train_begin")
+        if self.trainer.control.should_training_stop:
+            self.stop(save=False)
         if self.trainer.args.eval_on_start and self.step == 0 and self.measure is not None:
             self.measure(self)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import fields
 from typing import Any
+
+from numtx.functional.door import nearest
 
 _FLOAT = "numtx computes in float32 or float64: open the model with dtype"
 _DEVICES = "numtx runs on processors, over threads (threads, shards)"
@@ -94,6 +98,26 @@ _SPELLINGS = {
     "evaluation_strategy": "eval_strategy",
     "activation_checkpointing": "gradient_checkpointing",
 }
+
+
+def known_by_name(cls: type) -> type:
+    """Let a dataclass of arguments take other spellings, and refuse what it does not know by the nearest name."""
+    init, names = cls.__init__, [one.name for one in fields(cls) if one.init]  # type: ignore[misc]
+
+    @functools.wraps(init)
+    def checked(self: Any, *values: Any, **settings: Any) -> None:
+        settings = respelled(cls.__name__, settings)
+        own = {name: value for name, value in settings.items() if name in names}
+        for name in settings.keys() - own.keys():
+            if not refuse_foreign(cls.__name__, name, settings[name]):
+                known = [*names, *WITHOUT_EFFECT]
+                raise ValueError(
+                    f"{cls.__name__}: expected an argument that it has, got {name!r}{nearest(name, known)}"
+                )
+        init(self, *values, **own)
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
 
 
 def respelled(owner: str, settings: dict[str, Any]) -> dict[str, Any]:

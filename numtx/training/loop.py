@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numtx.training.agreement import frozen_print, training_facts, weights_print
+from numtx.training.agreement import training_facts, weights_print
 from numtx.training.allocator import keep_freed_memory
 from numtx.training.callbacks import Callback, StepReport, TrainingResult
 from numtx.training.clip import clip_factor
@@ -24,6 +24,7 @@ from numtx.training.nonfinite import (
 )
 from numtx.training.optimizers import AdamW, Optimizer
 from numtx.training.plan import TrainingPlan
+from numtx.training.prints import frozen_print
 from numtx.training.progress import Progress, Since
 from numtx.training.resume import go_on, run_settings
 from numtx.training.run_folder import RunFolder

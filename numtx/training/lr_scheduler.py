@@ -58,9 +58,11 @@ def _polynomial(step, warmup, steps, lr, *, lr_end=1e-7, power=1.0):
 
 
 def _inverse_sqrt(step, warmup, steps, lr, *, timescale=None):
+    timescale = (warmup or 10_000) if timescale is None else timescale
+    if not timescale > 0:
+        raise ValueError(f"get_scheduler: expected a timescale above 0, got {timescale}")
     if step < warmup:
         return _warm(step, warmup)
-    timescale = timescale or warmup or 10_000
     return 1.0 / math.sqrt((step + timescale - warmup) / timescale)
 
 
@@ -133,7 +135,8 @@ def get_scheduler(
         The highest.
     num_warmup_steps, num_training_steps : int
     **settings
-        What Transformers calls lr_scheduler_kwargs: num_cycles, power, lr_end, min_lr, min_lr_rate, num_decay_steps ...
+        What Transformers calls lr_scheduler_kwargs: num_cycles, power, lr_end, timescale, min_lr, min_lr_rate,
+        num_decay_steps ...
 
     Raises
     ------
@@ -161,8 +164,13 @@ def get_scheduler(
         return learning_rate * factor(step, num_warmup_steps, num_training_steps, learning_rate, **settings)
 
     try:
-        for step in (0, num_warmup_steps, num_training_steps - 1):  # what does not fit is said now
-            rate(step)
+        tried = [rate(step) for step in (0, num_warmup_steps, num_training_steps - 1)]  # what does not fit is said now
+        finite = all(map(math.isfinite, tried))
     except TypeError:
         raise ValueError(f"get_scheduler: expected numbers as the settings of {name!r}, got {settings}") from None
+    except ArithmeticError:
+        finite = False
+    if not finite:
+        got = f"{settings} and a learning rate of {learning_rate}"
+        raise ValueError(f"get_scheduler: expected settings of {name!r} that give finite rates, got {got}")
     return rate

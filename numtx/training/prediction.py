@@ -175,17 +175,14 @@ def joined(parts: Sequence[Any]) -> Any:
 
 
 def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return measures with NumPy's numbers as Python's, which JSON takes.
+    """Return measures with NumPy's and PyTorch's numbers as Python's, which JSON takes.
 
     Examples
     --------
     >>> plain({"f1": np.float32(0.5), "confusion": np.eye(2, dtype=int)})
     {'f1': 0.5, 'confusion': [[1, 0], [0, 1]]}
     """
-    return {
-        str(name): value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
-        for name, value in metrics.items()
-    }
+    return {str(name): value.tolist() if hasattr(value, "tolist") else value for name, value in metrics.items()}
 
 
 def prefixed(metrics: Mapping[str, Any], prefix: str) -> dict[str, Any]:

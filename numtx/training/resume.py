@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numtx.training.prints import base_print
 from numtx.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ NOTES = ("architectures", "transformers_version", "_name_or_path")  # of a confi
 FREE = ("threads",)  # settings that change the speed of a run and none of its numbers
 
 
-def refuse_changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE) -> None:
+def refuse_changes(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], free: tuple[str, ...] = FREE, what: str = "settings"
+) -> None:
     """Refuse to go on with a run under other settings than it began with.
 
     Parameters
@@ -29,6 +32,8 @@ def refuse_changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], free: tu
         Settings by name; of `wanted`, None is a setting like any other, and a name it lacks is not compared.
     free : tuple of str
         Names that may differ.
+    what : str
+        They are.
 
     Raises
     ------
@@ -46,8 +51,25 @@ def refuse_changes(saved: Mapping[str, Any], wanted: Mapping[str, Any], free: tu
     wanted = json.loads(json.dumps(wanted))  # tuples are lists on disk
     differing = [name for name in wanted if name not in free and (name not in saved or saved[name] != wanted[name])]
     if differing:
-        said = ", ".join(f"{name} {wanted[name]} (began with {saved.get(name, 'none')})" for name in differing)
-        raise ValueError(f"resume: expected the settings of the run, got {said}; only {', '.join(free)} may differ")
+        said = ", ".join(_change(name, saved.get(name, "none"), wanted[name]) for name in differing)
+        more = f"; only {', '.join(free)} may differ" if free else ""
+        raise ValueError(f"resume: expected the {what} of the run, got {said}{more}")
+
+
+def _change(name: str, saved: Any, wanted: Any) -> str:
+    """Say what a setting is and was; of a table, the first entry that differs."""
+    before, now = (one if isinstance(one, Mapping) else {} for one in (saved, wanted))
+    entries = [key for key in {**now, **before} if before.get(key, "none") != now.get(key, "none")]
+    if not entries:
+        return f"{name} {_short(wanted)} (began with {_short(saved)})"
+    first = entries[0]
+    said = _change(f"{name}.{first}", before.get(first, "none"), now.get(first, "none"))
+    return said + (" and more" if len(entries) > 1 else "")
+
+
+def _short(value: Any) -> str:
+    said = str(value)
+    return said if len(said) <= 60 else f"{said[:57]}..."
 
 
 def run_settings(loop: TrainingLoop) -> dict[str, Any]:
@@ -59,6 +81,7 @@ def run_settings(loop: TrainingLoop) -> dict[str, Any]:
         "tokens": {"train": fingerprint(loop.train_data), "validation": fingerprint(loop.validation)},
         "keeps_best": loop.plan.keeps_best,
         "model": _model_config(loop.model),
+        "base": base_print(loop.model),
     }
 
 
@@ -94,17 +117,27 @@ def go_on(loop: TrainingLoop, run: RunFolder, at: Path | None = None) -> None:
     wanted = run_settings(loop)
     saved, model = run.settings, loop.model
     refuse_changes(saved.get("training", {}), wanted["training"], loop.plan.free)
-    refuse_changes(saved, {name: wanted[name] for name in ("dtype", "data")})
-    refuse_changes(run.model_config(), wanted["model"])
+    refuse_changes(saved, {name: wanted[name] for name in ("dtype", "data")}, free=())
+    refuse_changes(run.model_config(), wanted["model"], free=(), what="model")
     for part, found in wanted["tokens"].items():
-        if saved.get("tokens", {}).get(part) != found:
-            raise ValueError(f"resume: expected the {part} text of the run, got another")
+        _refuse_other_data(part, saved.get("tokens", {}).get(part), found)
+    if saved.get("base", wanted["base"]) != wanted["base"]:
+        raise ValueError("resume: expected the base that the adapter began with, got other weights")
     checkpoint = run.newest_checkpoint() if at is None else run.checkpoint(at)
     put_weights(model, checkpoint.path)
     loop.optimizer.load_state_dict(checkpoint.optimizer)
     loop.progress = checkpoint.progress
     loop.log = run.cut_log(loop.step)
     run.remove_after(loop.step)
+
+
+def _refuse_other_data(part: str, saved: str | None, found: str | None) -> None:
+    if saved == found:
+        return
+    which = {"train": "training", "validation": "held-out"}[part]
+    if "rows" in f"{saved}{found}":
+        raise ValueError(f"resume: expected the {which} rows of the run, {saved or 'none'}, got {found or 'none'}")
+    raise ValueError(f"resume: expected the {which} text of the run, got another")
 
 
 def put_weights(model: Any, folder: str | os.PathLike[str]) -> None:

@@ -17,6 +17,7 @@ from numtx.training.fine_tuning import ArgumentsPlan, FineTuning, check_best
 from numtx.training.flat import rates_by_pattern
 from numtx.training.optimizers import SGD, AdamW, Optimizer
 from numtx.training.resume import put_weights
+from numtx.training.run_folder import SETTINGS
 from numtx.training.trainer_callbacks import best_measure
 from numtx.training.trainer_state import TrainerControl, TrainerState, TrainOutput
 from numtx.training.weight_groups import get_decay_parameter_names
@@ -59,7 +60,9 @@ class Trainer(Evaluates):
     real labels of all rows, whatever the batch size. Transformers averages the means of batches where a model's forward
     takes no `num_items_in_batch`, and of a causal language model counts the first label of each row too, which is never
     predicted. A batch depends on the seed and the step alone, in an order of its own (not that of PyTorch), so a
-    training that goes on gives the bits of one that was never interrupted.
+    training that goes on gives the bits of one that was never interrupted. Places of answers (`start_positions`,
+    `end_positions`) that their row does not have are refused; from the model's context on they are left out of the
+    loss, as in Transformers.
 
     Examples
     --------
@@ -101,8 +104,10 @@ class Trainer(Evaluates):
         """
         resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         args, began = self.args, time.perf_counter()
+        self._check_folder(resume)
         epochs = self._epochs = self._training_data()
         self._check_evaluation()
+        self._check_saves()
         steps = self._steps(epochs)
         plan = ArgumentsPlan(args, steps, self.lr_scheduler or args.scheduler(steps))
         self.optimizer = self._given_optimizer or self.create_optimizer()
@@ -125,6 +130,25 @@ class Trainer(Evaluates):
             self._loop = None
         return TrainOutput(self.state.global_step, metrics["train_loss"], {**metrics, "epoch": self.state.epoch})
 
+    def _check_folder(self, resume: Any) -> None:
+        """Refuse a folder where this training can neither begin nor go on."""
+        args, folder = self.args, Path(self.args.output_dir or "")
+        if not isinstance(resume, (str, os.PathLike, bool, type(None))):
+            raise ValueError(f"{OWNER}: expected resume_from_checkpoint, a path, True or False, got {resume!r}")
+        if not resume:
+            if (folder / SETTINGS).is_file() and not args.overwrite_output_dir and args.save_strategy != "no":
+                raise ValueError(
+                    f"{OWNER}: expected an output_dir without a run, got '{folder}' with one: "
+                    "train(resume_from_checkpoint=True) goes on with it, overwrite_output_dir=True begins anew"
+                )
+        elif args.save_strategy == "no":
+            raise ValueError(f"{OWNER}: expected a save_strategy with resume_from_checkpoint, got 'no'")
+        elif resume is not True and Path(resume).absolute().parent.resolve() != folder.resolve():
+            raise ValueError(
+                f"{OWNER}: expected resume_from_checkpoint, a checkpoint of the run in output_dir '{folder}', "
+                f"got '{os.fspath(resume)}'"
+            )
+
     def check(self) -> int:
         """Refuse what `train` would refuse of its data before the first step, and return how many steps it makes.
 
@@ -135,6 +159,7 @@ class Trainer(Evaluates):
         """
         steps = self._steps(self._training_data())
         self._check_evaluation()
+        self._check_saves()
         return steps
 
     def _steps(self, epochs: Epochs) -> int:
@@ -143,7 +168,7 @@ class Trainer(Evaluates):
 
     def create_optimizer(self) -> Optimizer:
         """Return the optimizer of the arguments over the model; a subclass may make another."""
-        args, names = self.args, frozenset(get_decay_parameter_names(self.model))
+        args, names = self.args, frozenset(self.get_decay_parameter_names(self.model))
         settings: dict[str, Any] = {"weight_decay": args.weight_decay, "decay": lambda name, array: name in names}
         if args.learning_rate_groups:
             settings["rates"] = rates_by_pattern(self.model, args.learning_rate_groups)
@@ -151,6 +176,10 @@ class Trainer(Evaluates):
             return SGD(self.model, args.learning_rate, **settings)
         betas = (args.adam_beta1, args.adam_beta2)
         return AdamW(self.model, args.learning_rate, betas, args.adam_epsilon, **settings)
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Return the names of the parameters that weight decay falls on; a subclass may name others."""
+        return get_decay_parameter_names(model)
 
     def training_order(self, dataset: Any) -> Any:
         """Return the order of the training's rows, an object with len() and at(batch number); a subclass may differ."""
@@ -172,6 +201,11 @@ class Trainer(Evaluates):
         check_first_batch(batches, self.model, self.label_names, "train_dataset", smoothing)
         return Epochs(batches, args.gradient_accumulation_steps)
 
+    def _check_saves(self) -> None:
+        """Refuse a model whose checkpoints could not be written, or not be opened."""
+        if self.args.save_strategy != "no" and hasattr(self.model, "check_saved"):
+            self.model.check_saved()
+
     def _check_evaluation(self) -> None:
         """Refuse what an evaluation would stumble over, before the first step."""
         args, best = self.args, best_measure(self.args)
@@ -181,20 +215,33 @@ class Trainer(Evaluates):
             raise ValueError(f"{OWNER}: expected an eval_dataset with eval_strategy {args.eval_strategy!r}, got None")
         if args.predict_with_generate:
             self._generating({})
-        several = is_several(self.eval_dataset)
-        for name, source in self.eval_dataset.items() if several else [("", self.eval_dataset)]:
+        for name, dataset in self.evaluation_datasets().items():
             what = f"eval_dataset {name}".rstrip()
-            dataset = self._dataset(source, what)
             check_features(dataset, self.model, what)
             check_first_batch(self._in_order(dataset), self.model, self.label_names, what)
-        if best is None or (self.compute_metrics is not None and not args.prediction_loss_only):
+        if best is not None and type(self).evaluate is Evaluates.evaluate:  # another may give measures of its own
+            self._check_best_measure(best)
+
+    def _check_best_measure(self, best: str) -> None:
+        """Refuse a measure for the best weights that no evaluation can give."""
+        args, several = self.args, is_several(self.eval_dataset)
+        got = repr(args.metric_for_best_model)
+        if self.compute_metrics is not None and not args.prediction_loss_only:
+            if several and not best.startswith(tuple(f"eval_{name}_" for name in self.eval_dataset)):
+                names = " or ".join(f"{name}_" for name in self.eval_dataset)
+                raise ValueError(
+                    f"{OWNER}: expected metric_for_best_model to begin with {names}, one of the several datasets, "
+                    f"got {got}"
+                )
             return
-        losses = [f"eval_{name}_loss" for name in self.eval_dataset] if several else ["eval_loss"]
-        if best not in losses:
+        if several and best not in [f"eval_{name}_loss" for name in self.eval_dataset]:
+            losses = " or ".join(f"{name}_loss" for name in self.eval_dataset)
             raise ValueError(
-                f"{OWNER}: expected compute_metrics, which gives metric_for_best_model {args.metric_for_best_model!r}, "
-                f"or one of {', '.join(losses)}, got no compute_metrics"
+                f"{OWNER}: expected metric_for_best_model {losses} with several datasets and no compute_metrics, "
+                f"got {got}"
             )
+        if not several and best != "eval_loss":
+            raise ValueError(f"{OWNER}: expected compute_metrics, which gives metric_for_best_model {got}, got none")
 
     def _begin_state(self, epochs: Epochs, steps: int) -> None:
         args = self.args

@@ -126,6 +126,8 @@ class EarlyStoppingCallback(TrainerCallback):
         self._check(args)
         if state.global_step == 0:
             self.early_stopping_patience_counter = 0
+        elif self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True  # it had ended, and was interrupted after its last save
 
     @staticmethod
     def _check(args: TrainingArguments) -> None:

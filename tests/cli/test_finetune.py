@@ -101,6 +101,18 @@ def test_the_seed_decides(numtx, asked, tmp_path):
     assert made["a"] != made["c"]
 
 
+def test_the_seed_decides_the_training_too(numtx, asked, tmp_path):
+    write_rows(tmp_path / "other.jsonl", rows_of("language-modeling", 8))  # so that nothing else is drawn: no new head
+    made = {}
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        arguments = asked("language-modeling")
+        arguments[arguments.index("out")] = name
+        assert numtx("finetune", *arguments, "--eval-data", "other.jsonl", "--seed", seed, "--steps", 2).code == 0
+        made[name] = (tmp_path / name / "model.safetensors").read_bytes()
+    assert made["a"] == made["b"]
+    assert made["a"] != made["c"]
+
+
 def test_checkpoints_stay_where_asked_for(numtx, asked, tmp_path):
     assert numtx("finetune", *asked("text-classification"), "--set", "save_total_limit=2").code == 0
     assert list((tmp_path / "out").glob("checkpoint-*"))

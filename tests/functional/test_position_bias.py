@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused_in_one_line
 
 from numtx import functional as F
 
@@ -123,10 +124,4 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_refused_in_one_line(what):
-    call, op, words = BAD[what]
-    with pytest.raises(ValueError, match=f"^{op}: ") as raised:
-        call()
-    line = str(raised.value)
-    assert "\n" not in line
-    for word in words:
-        assert word in line, line
+    refused_in_one_line(*BAD[what])

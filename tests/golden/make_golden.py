@@ -201,6 +201,8 @@ def later_cases(rng):
             f"pooling {how}", "pooling", {"x": normal(rng, 2, 4, 3)}, {"mask": real[:, None, None, :].numpy()},
             {"how": how}, function,
         )  # fmt: skip
+    inputs = {"x": normal(rng, 2, 3, 4), "a": normal(rng, 4, 2), "b": normal(rng, 2, 5)}
+    yield "low_rank", "low_rank", inputs, {}, {"scale": 0.75}, lambda x, a, b: 0.75 * TF.linear(TF.linear(x, a.T), b.T)
 
 
 def rotary_angles(positions, width, base):

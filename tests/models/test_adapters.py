@@ -140,6 +140,9 @@ def test_what_it_learns():
         ({"modules_to_save": ["score"]}, "modules_to_save among .*classifier.*, got 'score'"),
         ({"exclude_modules": ["nothing"]}, "exclude_modules among"),
         ({"exclude_modules": ["query", "value"]}, "got none that is not excluded"),
+        ({"rank_pattern": {"querry": 4}}, "rank_pattern among query, value, got 'querry'; the nearest is 'query'"),
+        ({"alpha_pattern": {"value": 4, "key": 4}}, "alpha_pattern among query, value, got 'key'"),
+        ({"rank_pattern": {r"2\..*query": 4}}, "rank_pattern among query, value"),
         ({"init_lora_weights": "eva"}, "starts by True, False or 'gaussian'"),
     ],
 )  # fmt: skip
@@ -169,6 +172,9 @@ def test_a_shared_table_is_not_trained_in_full():
         ({"rank_pattern": {"query": 0}}, "rank of query"),
         ({"init_lora_weights": "pissa"}, "which leave the base as it is"),
         ({"use_rslora": 1}, "use_rslora"),
+        ({"init_lora_weights": 1}, "init_lora_weights of True, False, gaussian"),
+        ({"init_lora_weights": 0}, "init_lora_weights of True, False, gaussian"),
+        ({"rank_pattern": {"query": "4"}}, "rank of query"),
     ],
 )
 def test_settings_that_are_wrong(settings, said):
@@ -265,3 +271,38 @@ def test_a_base_that_is_an_adapter(folders):
 def test_a_pattern_that_is_no_expression():
     with pytest.raises(ValueError, match=r"expected a regular expression in rank_pattern, got '\("):
         LoraConfig(rank_pattern={"(": 2})
+
+
+def test_ranks_of_numpy_are_written(tmp_path):
+    model = bert().add_adapter(LoraConfig(r=np.int64(4), rank_pattern={"value": np.int32(3)}))
+    model.save_pretrained(tmp_path / "adapter")
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (said["r"], said["rank_pattern"]) == (4, {"value": 3})
+
+
+def test_a_pattern_in_a_file_that_matches_nothing_is_left_alone(folders):
+    """As PEFT leaves it."""
+    base, adapter, logits = folders
+    change(adapter, rank_pattern={"key": 7}, alpha_pattern={"key": 7})
+    model = models.BertForSequenceClassification.from_pretrained(base, dtype=np.float64).load_adapter(adapter)
+    np.testing.assert_array_equal(model(IDS).logits, logits)
+
+
+@pytest.mark.parametrize("what", ["another width", "half a head"])
+def test_what_was_frozen_before_a_load_that_failed_is_frozen_after_it(what, folders):
+    _, adapter, _ = folders
+    BROKEN[what][0](adapter)
+    model = bert()
+    frozen = nn.freeze(model, "body.*")
+    with pytest.raises(ValueError, match=BROKEN[what][1]):
+        model.load_adapter(adapter)
+    assert [name for name, _ in model.frozen_parameters()] == frozen
+
+
+def test_what_is_trained_in_full_has_no_update_though_it_is_packed():
+    """GPT-2's queries, keys and values are one matrix, under a name of its own."""
+    for module in ("attn", "c_attn"):
+        with pytest.raises(ValueError, match=r"target_modules among .*c_fc.*, got 'c_attn'"):
+            gpt2().add_adapter(LoraConfig(modules_to_save=[module]))
+    model = gpt2().add_adapter(LoraConfig(modules_to_save=["h.0"]))
+    assert list(nn.lora_layers(model)) == ["body.stack.layers.1.attention.sublayer"]

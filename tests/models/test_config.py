@@ -1,8 +1,13 @@
 """The settings of a model are of the kind that they should be, or one line says which is not."""
 
+import re
+
+import numpy as np
 import pytest
+from refusals import one_line
 from small_families import FAMILIES
 
+from numtx.models import GPT2LMHeadModel
 from numtx.models.config import PretrainedConfig, shortened
 
 BOOLS = [
@@ -44,6 +49,15 @@ def test_what_is_no_token_id(family, entry, value):
 def test_several_ends_and_none(family):
     assert opened(family, eos_token_id=[1, 2]).eos_token_id == [1, 2]
     assert opened(family, eos_token_id=None).eos_token_id is None
+
+
+@pytest.mark.parametrize("end", [-1, [1, -1]])
+def test_an_end_that_is_no_token_is_refused_where_it_would_end_something(end):
+    config = opened("gpt2", eos_token_id=end)  # files on the hub have it for none, and Transformers opens them
+    model = GPT2LMHeadModel(config, rng=0)
+    assert model(np.array([[1, 2]])).logits.shape == (1, 2, config.vocab_size)
+    with one_line(rf"GenerationConfig: expected eos_token_id as a token id or several, got {re.escape(str(end))}$"):
+        model.generate(np.array([[1, 2]]), max_new_tokens=2)
 
 
 @pytest.mark.parametrize(("family", "entry"), NUMBERS)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from numtx import functional as F
 from numtx import nn
-from numtx.nn.lora import low_rank
 from numtx.training import AdamW
 
 F64 = {"dtype": np.float64}
@@ -138,7 +138,7 @@ def test_dropout_is_of_the_update_alone():
     assert not np.array_equal(model.forward(X, rng=np.random.default_rng(0))[0], model(X))
     again = [model.forward(X, rng=np.random.default_rng(3))[0] for _ in range(2)]
     np.testing.assert_array_equal(*again)
-    y, _ = low_rank(X, model.lora_A, model.lora_B, model.lora_scale)
+    y, _ = F.low_rank(X, model.lora_A, model.lora_B, model.lora_scale)
     np.testing.assert_allclose(model(X), plain + y, rtol=1e-12)
 
 
@@ -214,3 +214,48 @@ def test_unmerged_is_what_was_there_though_its_memory_was_written_to():
     optimizer.flat.sync()  # takes the merged weight into its buffer
     one.unmerge()
     np.testing.assert_array_equal(one.weight, before)
+
+
+def test_a_merged_state_is_refused():
+    """W + s A B beside A and B would count the update twice wherever it is loaded."""
+    model, other = (drawn(nn.add_lora(layer(), r=2, target_modules=["in_proj", "down"], rng=0)) for _ in range(2))
+    want = model.state_dict()
+    nn.merge_lora(model)
+    for ask in (model.state_dict, lambda: model.load_state_dict(want)):
+        with pytest.raises(ValueError, match="expected no merged update in a state, got one; unmerge it first"):
+            ask()
+    nn.unmerge_lora(model)
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(other(X), model(X))
+    assert all(model.state_dict()[name] is array for name, array in want.items())
+
+
+@pytest.mark.parametrize("kind", [nn.LoRALinear, nn.LoRAMultiHeadAttention])
+def test_backward_follows_its_own_forward(kind):
+    """Whatever was merged or unmerged since."""
+    sizes = (4, 4) if kind is nn.LoRALinear else (4, 2)
+    model = kind(*sizes, r=1, rng=0, **F64)
+    model.lora_B[...] = 0.5
+    y, cache = model.forward(X)
+    want = model.backward(np.cos(y), cache)
+    model.merge()
+    got = model.backward(np.cos(y), cache)
+    _, merged = model.forward(X)
+    model.unmerge()
+    with pytest.raises(ValueError, match="backward of a merged update, which is not trained; unmerge it first"):
+        model.backward(y, merged)
+    for name, array in nn.flatten(want[1]).items():
+        np.testing.assert_array_equal(nn.flatten(got[1])[name], array, err_msg=name)
+    np.testing.assert_array_equal(*(dx if kind is nn.LoRALinear else dx[0] for dx, _ in (want, got)))
+
+
+def test_removed_nothing_of_the_update_is_left_frozen():
+    model = nn.add_lora(layer(), r=2, rng=0)
+    nn.freeze(model)
+    nn.remove_lora(model)
+    assert not any(module.frozen for _, module in model.named_modules())
+
+
+def test_a_scale_of_numpy_keeps_the_dtype():
+    x, a, b = (np.ones(shape, np.float32) for shape in ((2, 3), (3, 1), (1, 4)))
+    assert F.low_rank(x, a, b, np.float64(0.5))[0].dtype == np.float32

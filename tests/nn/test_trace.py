@@ -404,6 +404,7 @@ def test_every_pair_is_wrapped():
     x, two = np.ones((2, 2)), np.ones((1, 1, 2, 2))
     calls = {
         "linear": lambda: F.linear(x, x),
+        "low_rank": lambda: F.low_rank(x, x, x),
         "embedding": lambda: F.embedding(np.array([1]), x),
         "layer_norm": lambda: F.layer_norm(x, x[0]),
         "rms_norm": lambda: F.rms_norm(x, x[0]),

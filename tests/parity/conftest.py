@@ -28,6 +28,14 @@ def _double_precision():
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def single_precision(_double_precision):
+    """For tests of what is opened in float32, as a GGUF file is."""
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def differentiate() -> Callable[..., tuple[dict, dict]]:
     """`differentiate(oracle, inputs, dy)`: PyTorch's `({"y": value}, {name: gradient})` of a function of tensors."""

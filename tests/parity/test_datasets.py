@@ -57,6 +57,7 @@ def test_splits_and_order_are_the_packages(rows, test, train, seed, how):
         assert got[part]["i"] == list(expected[part]["i"])
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its older versions leave one open
 def test_files_are_read_as_the_package_reads_them(tmp_path):
     lines, cells, own = tmp_path / "rows.jsonl", tmp_path / "rows.csv", {"cache_dir": tmp_path, "keep_in_memory": True}
     table = theirs.Dataset.from_dict(ROWS)

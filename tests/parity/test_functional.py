@@ -17,6 +17,7 @@ SEEDS = range(4)
 # The differentiable arguments in forward's order: backward gives one gradient for each.
 SIGNATURES = {
     "linear": ("x", "weight", "bias"),
+    "low_rank": ("x", "a", "b"),
     "embedding": ("weight",),
     "layer_norm": ("x", "weight", "bias"),
     "rms_norm": ("x", "weight"),
@@ -233,6 +234,17 @@ def linear_cross_entropy(rng, scale, variant):
         return TF.cross_entropy(logits, tensor(target.ravel()), **options)
 
     return Case("linear_cross_entropy", inputs, oracle, {"target": target, **options})
+
+
+@case()
+def low_rank(rng, scale):
+    width, rank, out = sizes(rng, 3)
+    inputs = {"x": normal(rng, (*leading(rng), width), scale), "a": normal(rng, (width, rank), scale)}
+    factor = float(rng.choice([0.25, 1.0, 3.0]))
+    return Case(
+        "low_rank", inputs | {"b": normal(rng, (rank, out), scale)},
+        lambda x, a, b: factor * TF.linear(TF.linear(x, a.T), b.T), {"scale": factor},
+    )  # fmt: skip
 
 
 @case(*((reduction,) for reduction in REDUCTIONS))

@@ -19,6 +19,8 @@ gguf = pytest.importorskip("gguf")
 tokenizers = pytest.importorskip("tokenizers")
 from their_version import OLD  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("single_precision")
+
 # What Transformers leaves out, or calls otherwise in one of its versions.
 OURS_ALONE = ("architectures", "rope_theta", "rope_scaling", "attention_bias", "mlp_bias", "hidden_act")
 TEXTS = [
@@ -32,15 +34,6 @@ TEXTS = [
     "a<|im_end|>b <s></s> <unk>",
 ]
 AS_IN_5 = pytest.mark.skipif(OLD, reason="its tokenizers of GGUF files add bos where the file says no")
-
-
-@pytest.fixture(autouse=True)
-def _single_precision():
-    """A GGUF is opened in float32; the other parity tests work in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
 
 
 def theirs(path):

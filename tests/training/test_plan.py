@@ -243,7 +243,7 @@ def test_batches_that_know_their_fingerprint_are_compared(make_loop, tokens, tmp
 
     loop("one").train()
     assert json.loads((tmp_path / "run/training.json").read_text())["tokens"]["train"] == "one"
-    with pytest.raises(ValueError, match="expected the train text of the run, got another"):
+    with pytest.raises(ValueError, match="expected the training text of the run, got another"):
         loop("other").train(resume=True)
     loop("one").train(resume=True)
 

@@ -106,18 +106,25 @@ def test_what_compute_metrics_is_given(tmp_path):
     rows = [{"input_ids": [1, number + 2], "label": number % 2} for number in range(5)]
     seen = []
 
+    class Tensor:
+        """As one of PyTorch."""
+
+        def tolist(self):
+            return 0.25
+
     def metrics(given):
         seen.append(given)
         predictions, labels, *more = given
         assert (predictions.shape, labels.shape, len(more)) == ((5,), (5,), 2)
-        return {"f1": np.float32(0.5), "by_class": np.array([1, 2]), "eval_same": 3}
+        return {"f1": np.float32(0.5), "by_class": np.array([1, 2]), "eval_same": 3, "tensor": Tensor()}
 
     made = trainer(
         model, tmp_path, metrics=metrics, include_for_metrics=["inputs", "loss"], per_device_eval_batch_size=2,
         more={"preprocess_logits_for_metrics": lambda logits, labels: logits.argmax(-1) + 0 * labels},
     )  # fmt: skip
     found = made.evaluate(rows)
-    assert (found["eval_f1"], found["eval_by_class"], found["eval_same"]) == (0.5, [1, 2], 3)
+    measured = [found[f"eval_{name}"] for name in ("f1", "by_class", "same", "tensor")]
+    assert measured == [0.5, [1, 2], 3, 0.25]
     (given,) = seen
     assert isinstance(given, EvalPrediction)
     assert given.inputs.tolist() == [row["input_ids"] for row in rows]
@@ -169,6 +176,33 @@ def test_a_ready_made_model_gives_log_probabilities(tmp_path):
     assert found.metrics["test_loss"] == pytest.approx(
         -np.mean([scores[row["labels"]] for row, scores in zip(rows, found.predictions, strict=True)]), rel=1e-6
     )
+
+
+def ready_made():
+    return numtx.EncoderOnlyTransformer(vocab_size=9, num_classes=2, d_model=8, nhead=2, dim_feedforward=8, rng=0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("make", [ready_made, lambda: BertForSequenceClassification(BertConfig(vocab_size=9, **SIZES))])
+def test_scores_are_computed_without_the_labels(tmp_path, monkeypatch, make, labelled):
+    model, told = make(), []
+
+    def listens(name):
+        whole = getattr(type(model), name)
+
+        def heard(self, *inputs, **settings):
+            told.append(settings.get("labels"))
+            return whole(self, *inputs, **{name: one for name, one in settings.items() if name != "labels"})
+
+        monkeypatch.setattr(type(model), name, heard)
+
+    listens("__call__")
+    listens("forward")
+    rows = [{"input_ids": [1, number + 2], **({"labels": number % 2} if labelled else {})} for number in range(5)]
+    found = trainer(model, tmp_path, numtx.default_data_collator, threads=1).predict(rows)
+    assert ("test_loss" in found.metrics) == labelled
+    assert told
+    assert all(one is None for one in told)
 
 
 def test_joining_what_does_not_fit():

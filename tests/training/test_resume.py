@@ -194,9 +194,9 @@ def test_another_model_text_dtype_or_source_is_refused(train, make_model, make_c
     cases = [
         (make_model(dropout=0.1), texts, {}, "resid_pdrop 0.1"),
         (make_model(0.2, np.float64), texts, {}, "dtype float64"),
-        (make_model(0.2), (texts[0][:-1], texts[1]), {}, "expected the train text of the run"),
-        (make_model(0.2), (texts[0], texts[1][:-1]), {}, "expected the validation text of the run"),
-        (make_model(0.2), texts, {"data": {"source": "elsewhere"}}, "data {'source': 'elsewhere'}"),
+        (make_model(0.2), (texts[0][:-1], texts[1]), {}, "expected the training text of the run"),
+        (make_model(0.2), (texts[0], texts[1][:-1]), {}, "expected the held-out text of the run"),
+        (make_model(0.2), texts, {"data": {"source": "elsewhere"}}, "data.source elsewhere (began with none)"),
     ]
     for model, data, more, said in cases:
         with pytest.raises(ValueError, match="resume: expected") as error:

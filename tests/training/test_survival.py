@@ -308,9 +308,9 @@ def test_another_model_or_other_settings_are_refused(brief, tmp_path):
     other.model.config.layer_norm_eps = 1e-3
     with pytest.raises(ValueError, match=r"layer_norm_eps 0\.001"):
         other.train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match="expected a checkpoint of"):
+    with pytest.raises(ValueError, match="expected resume_from_checkpoint, a checkpoint of the run in"):
         short(out).train(resume_from_checkpoint=brief / "checkpoint-8")
-    with pytest.raises(ValueError, match="with a run, which can be resumed"):
+    with pytest.raises(ValueError, match="expected an output_dir without a run"):
         short(out).train()
     short(out, overwrite_output_dir=True).train()
     assert numbers(out) == numbers(brief)

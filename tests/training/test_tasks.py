@@ -178,6 +178,30 @@ def test_held_out_rows_have_the_classes_of_all():
     assert again["text"] != train["text"]
 
 
+def test_a_class_is_never_held_out_whole():
+    names = ["a"] * 12 + ["b"] * 11 + ["c"]  # the lone c is drawn by some seeds
+    rows = Dataset({"text": [str(k) for k in range(24)], "label": names})
+    held = set()
+    for seed in range(20):
+        train, rest = hold_out(rows, 0.25, seed, classes=rows["label"])
+        assert set(train["label"]) == {"a", "b", "c"}
+        assert rest.num_rows in (5, 6)
+        assert sorted(train["text"] + rest["text"]) == sorted(rows["text"])
+        held.add(rest.num_rows)
+    assert held == {5, 6}
+    listed = Dataset({"tags": [["O", f"B-{k // 2}"] for k in range(20)], "text": list(map(str, range(20)))})
+    for seed in range(20):
+        train, rest = hold_out(listed, 0.3, seed, classes=listed["tags"])
+        assert len({tag for one in train["tags"] for tag in one}) == 11
+        assert rest.num_rows >= 1
+    task = task_of("token-classification")
+    tags = [{"tokens": ["a", "b"], "tags": ["O", "X" if k == 3 else "Y"]} for k in range(8)]
+    several = [{"text": "a", "label": ["x"] if k == 3 else ["y", "z"]} for k in range(8)]
+    for seed in range(8):
+        assert "X" in task(tags, share=0.5, seed=seed).names
+        assert "x" in task_of("text-classification")(several, share=0.5, seed=seed).names
+
+
 def test_the_end_of_one_text_is_held_out(tmp_path):
     (tmp_path / "text.txt").write_text("0123456789" * 10)
     task = task_of("language-modeling")(tmp_path / "text.txt")
@@ -204,6 +228,11 @@ BAD = {
     ),
     "an empty class": ("text-classification", [{"text": "a", "label": ""}, {"text": "a", "label": "y"}] * 9, "a class"),
     "a class of fractions": ("text-classification", [{"text": "a", "label": k / 2} for k in range(9)], "float"),
+    "a class a row": (
+        "text-classification",
+        [{"text": "a", "label": f"c{k}"} for k in range(4)],
+        "held-out rows alone",
+    ),
     "a number that is text": ("regression", [{"text": "a", "label": "x"}] * 9, "finite number"),
     "a number that is none": ("regression", [{"text": "a", "label": float("nan")}] * 9, "finite number"),
     "words without labels": ("token-classification", [{"tokens": ["a", "b"], "tags": ["O"]}] * 9, "2 words and 1"),

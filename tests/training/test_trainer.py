@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from small_families import FAMILIES
+from small_trainer import SIZES, accuracy, bert, history, rows, same_weights, trainer
 
 import numtx
 from numtx.models import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
@@ -24,62 +25,6 @@ from numtx.training import (
     TrainingArguments,
     get_decay_parameter_names,
 )
-
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-TIMES = ("runtime", "per_second")
-
-
-def bert(dropout=0.1, dtype=np.float32, seed=0):
-    config = BertConfig(vocab_size=20, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **SIZES)
-    return BertForSequenceClassification(config, rng=seed, dtype=dtype)
-
-
-def rows(count, seed=0):
-    """The first token says the class."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=count)
-    return [{"input_ids": [3 + int(label), *rng.integers(5, 20, 5).tolist()], "label": int(label)} for label in labels]
-
-
-def accuracy(given):
-    scores, labels = given
-    return {"accuracy": float((scores.argmax(-1) == labels).mean())}
-
-
-def trainer(
-    folder, *, model=None, train=70, held_out=30, callbacks=(), metrics=accuracy, optimizers=(None, None), **given
-):
-    settings = {
-        "learning_rate": 1e-2,
-        "num_train_epochs": 3,
-        "gradient_accumulation_steps": 2,
-        "logging_steps": 3,
-        "eval_strategy": "steps",
-        "eval_steps": 5,
-        "save_steps": 5,
-        "report_to": "none",
-    }
-    made = Trainer(
-        bert() if model is None else model,
-        TrainingArguments(folder, **{**settings, **given}),
-        train_dataset=rows(train),
-        eval_dataset=rows(held_out, seed=1),
-        compute_metrics=metrics,
-        callbacks=list(callbacks),
-        optimizers=optimizers,
-    )
-    made.pop_callback(PrinterCallback)
-    return made
-
-
-def history(made):
-    """What was logged, without times."""
-    return [{name: value for name, value in row.items() if not name.endswith(TIMES)} for row in made.state.log_history]
-
-
-def same_weights(a, b):
-    arrays = dict(b.named_parameters())
-    return all(np.array_equal(array, arrays[name]) for name, array in a.named_parameters())
 
 
 class StopAt(TrainerCallback):
@@ -320,14 +265,19 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path):
     trainer(tmp_path / "run", max_steps=2, save_steps=1).train()
     with pytest.raises(ValueError, match=r"got learning_rate 0\.5"):
         trainer(tmp_path / "run", max_steps=2, save_steps=1, learning_rate=0.5).train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match="text"):
+    said = r"^resume: expected the training rows of the run, 70 rows, sha256 \w{16}, got 71 rows, sha256 \w{16}$"
+    with pytest.raises(ValueError, match=said):
         trainer(tmp_path / "run", max_steps=2, save_steps=1, train=71).train(resume_from_checkpoint=True)
     config = BertConfig(vocab_size=20, **{**SIZES, "hidden_size": 8})
     other = BertForSequenceClassification(config, rng=0)
-    with pytest.raises(ValueError, match=r"^resume: expected .* hidden_size 8"):
+    said = r"^resume: expected the model of the run, got hidden_size 8 \(began with 16\)$"
+    with pytest.raises(ValueError, match=said):
         trainer(tmp_path / "run", model=other, max_steps=2, save_steps=1).train(resume_from_checkpoint=True)
-    with pytest.raises(ValueError, match="with a run"):
-        trainer(tmp_path / "run", max_steps=2).train()
+    classes = BertConfig(vocab_size=20, id2label=dict(enumerate("abcdefghij")), **SIZES)
+    named = BertForSequenceClassification(classes, rng=0)
+    said = r"got id2label\.0 a \(began with none\) and more, label2id\.a 0 \(began with none\) and more$"
+    with pytest.raises(ValueError, match=said):
+        trainer(tmp_path / "run", model=named, max_steps=2, save_steps=1).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="with one: choose another"):
         trainer(tmp_path / "run", max_steps=2, save_strategy="no").train()
     anew = trainer(tmp_path / "run", max_steps=1, save_steps=1, overwrite_output_dir=True)
@@ -335,6 +285,32 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path):
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
     with pytest.raises(ValueError, match="nothing-here"):
         trainer(tmp_path / "nothing-here").train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match=r"^Trainer: expected resume_from_checkpoint, a path, True or False, got 3$"):
+        trainer(tmp_path / "run").train(resume_from_checkpoint=3)
+
+
+def test_rows_that_decided_what_is_best_are_the_same_when_it_goes_on(tmp_path):
+    def make(folder, held_out=30, **given):
+        given = {"max_steps": 4, "eval_steps": 2, "save_steps": 2, "held_out": held_out, **given}
+        return trainer(folder, **given)
+
+    make(tmp_path / "run", metric_for_best_model="loss").train()
+    said = r"^resume: expected the held-out rows of the run, 30 rows, sha256 \w{16}, got 3 rows, sha256 \w{16}$"
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path / "run", 3, metric_for_best_model="loss").train(resume_from_checkpoint=True)
+    make(tmp_path / "run", metric_for_best_model="loss").train(resume_from_checkpoint=True)
+    several = {"metrics": accuracy, "metric_for_best_model": "b_accuracy"}
+    for rows_of_a, refused in ((5, False), (5, False), (6, True)):
+        made = make(tmp_path / "several", **several)
+        made.eval_dataset = {"a": rows(rows_of_a), "b": rows(6, seed=3)}
+        begun = (tmp_path / "several").exists()
+        if refused:
+            with pytest.raises(ValueError, match=r"expected the held-out rows of the run, 11 rows, .*, got 12 rows"):
+                made.train(resume_from_checkpoint=begun)
+        else:
+            made.train(resume_from_checkpoint=begun)
+    make(tmp_path / "free").train()  # nothing is the best here: others may be looked at
+    make(tmp_path / "free", 3).train(resume_from_checkpoint=True)
 
 
 def test_ctrl_c_saves_and_is_passed_on(tmp_path):
@@ -460,6 +436,10 @@ def test_early_stopping_remembers_its_patience_over_an_interruption(tmp_path):
     second.train(resume_from_checkpoint=True)
     assert second.state.global_step == 8
     assert same_weights(whole.model, second.model)
+    third = make(tmp_path / "run", scores)  # as after a kill behind the last save
+    assert third.train(resume_from_checkpoint=True).global_step == 8
+    assert same_weights(whole.model, third.model)
+    assert next(scores) == 0.39
     with pytest.raises(ValueError, match=r"EarlyStoppingCallback: expected metric_for_best_model and an eval_strategy"):
         trainer(tmp_path / "none", callbacks=[EarlyStoppingCallback])
 
@@ -600,72 +580,7 @@ def test_event_files_need_the_package(tmp_path, monkeypatch):
     trainer(tmp_path / "other", report_to=None, max_steps=1).train()
 
 
-# --- bad input
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"train_dataset": None}, "expected a train_dataset to train, got None"),
-        ({"train_dataset": []}, "expected at least one row in train_dataset, got none"),
-        ({"train_dataset": [{"text": "a", "label": 0}]}, "expected a column input_ids in train_dataset"),
-        ({"train_dataset": [{"input_ids": [1]}]}, r"expected a column labels \(or label\) in train_dataset"),
-        (
-            {"train_dataset": [{"input_ids": [1], "label": 2}]},
-            "expected label of train_dataset from 0 to 1, got 2 in row 0",
-        ),
-        ({"eval_dataset": None}, "expected an eval_dataset with eval_strategy 'epoch', got None"),
-        ({"eval_dataset": []}, "expected at least one row in eval_dataset, got none"),
-        ({"eval_dataset": {"a": rows(2), "b": [{"input_ids": [99], "label": 0}]}}, "row 0 of eval_dataset b, got 99"),
-        ({"compute_metrics": None, "metric": "f1"}, "expected compute_metrics, which gives metric_for_best_model 'f1'"),
-    ],
-)
-def test_bad_data_are_refused_before_the_first_step(tmp_path, given, said):
-    given = dict(given)
-    args = TrainingArguments(
-        tmp_path / "run", eval_strategy="epoch", metric_for_best_model=given.pop("metric", None), report_to="none"
-    )
-    given = {"train_dataset": rows(4), "eval_dataset": rows(2), "compute_metrics": accuracy, **given}
-    with pytest.raises(ValueError, match=f"^Trainer: .*{said}") as error:
-        Trainer(bert(), args, **given).train()
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
-
-
-def test_labels_that_cannot_be_smoothed_are_refused_before_the_first_step(tmp_path):
-    args = TrainingArguments(tmp_path / "run", label_smoothing_factor=0.1, report_to="none")
-    answers = FAMILIES["distilbert"][0](FAMILIES["distilbert"][1], rng=0)
-    spans = [{"input_ids": [1, 2, 3], "start_positions": 0, "end_positions": 1}]
-    ready_made = numtx.EncoderOnlyTransformer(
-        vocab_size=20, num_classes=2, d_model=8, nhead=2, dim_feedforward=8, rng=0
-    )
-    for model, data in ((answers, spans), (ready_made, [{"input_ids": [1, 2], "labels": 1}])):
-        with pytest.raises(ValueError, match=r"^Trainer: expected label_smoothing_factor 0 for this model, got 0\.1"):
-            Trainer(model, args, train_dataset=data).train()
-
-
-def test_what_a_model_cannot_write_and_measures_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match=r"^Trainer: expected a model that writes with predict_with_generate"):
-        trainer(tmp_path / "run", predict_with_generate=True).train()
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match=r"^Trainer: expected compute_metrics to return a dict of measures, got None"):
-        trainer(tmp_path / "run", metrics=lambda given: None).evaluate()
-
-
-def test_bad_constructors():
-    for given, said in (
-        ({}, "expected either a model or model_init, got neither"),
-        ({"model": bert(), "model_init": bert}, "expected either a model or model_init, got both"),
-        ({"model": bert(), "args": {}}, "expected args to be TrainingArguments, got dict"),
-        ({"model": bert().body}, "expected a model with loss_and_grads"),
-        ({"model": bert(), "data_collator": 3}, "expected a data_collator that can be called, got int"),
-        ({"model": bert(), "compute_loss_func": max}, "expected compute_loss_func None"),
-        ({"model": bert(), "processing_class": 1, "tokenizer": 2}, "expected processing_class or tokenizer, got both"),
-    ):
-        with pytest.raises(ValueError, match=f"^Trainer: {said}"):
-            Trainer(**given)
-    with pytest.raises(ValueError, match="expected an eval_dataset, got None"):
-        Trainer(bert()).evaluate()
+# --- more of data
 
 
 def test_several_evaluation_datasets_each_have_their_measures(tmp_path):
@@ -673,7 +588,9 @@ def test_several_evaluation_datasets_each_have_their_measures(tmp_path):
     made.eval_dataset = {"a": rows(5), "b": Dataset.from_list(rows(6, seed=3))}
     made.train()
     assert made.state.best_metric == next(row["eval_b_loss"] for row in made.state.log_history if "eval_b_loss" in row)
-    assert {"eval_a_loss", "eval_b_accuracy"} <= made.evaluate().keys()
+    found = made.evaluate()
+    assert {"eval_a_loss", "eval_b_accuracy"} <= found.keys()
+    assert made.evaluate("b")["eval_loss"] == found["eval_b_loss"]
 
 
 def test_a_language_model_with_drawn_masks_goes_on_with_the_same_masks(tmp_path):

@@ -9,7 +9,6 @@ import numpy as np
 from numtx import functional as F
 from numtx import nn
 from numtx.nn.attention_parts import merge_heads
-from numtx.nn.lora import low_rank, low_rank_backward
 from numtx.testing.adapter import Draft, component_case
 from numtx.testing.mistake import Mistake
 from numtx.testing.mistakes.nn_layers import X
@@ -36,8 +35,9 @@ def cross_case() -> Case:
 
 def _with_update(self: Any, x: Any, rng: Any, a: np.ndarray, scale: float) -> Any:
     y, base = F.linear(x, self.weight, self.bias)
-    update, low = low_rank(x, a, self.lora_B, scale, self.lora_dropout, rng)
-    return y + update, (base, low)
+    z, drop = F.dropout(x, self.lora_dropout, rng)
+    update, low = F.low_rank(z, a, self.lora_B, scale)
+    return y + update, (base, (drop, low))
 
 
 def scaled_by_alpha(self: Any, x: Any, *, rng: Any = None) -> Any:
@@ -55,16 +55,10 @@ def a_transposed_backward(self: Any, dy: Any, cache: Any) -> Any:
     return dx, {**grads, "lora_A": grads["lora_A"].T if square else grads["lora_A"]}
 
 
-def update_unscaled_in_backward(self: Any, dy: Any, cache: Any) -> Any:
-    base, (drop, down, up, _) = cache
-    return right_backward(self, dy, (base, (drop, down, up, 1.0)))
-
-
 def mask_forgotten(self: Any, dy: Any, cache: Any) -> Any:
-    base, (_, down, up, scale) = cache
+    base, (_, low) = cache
     _, grads = right_backward(self, dy, cache)
-    dz, _ = low_rank_backward(dy, (None, down, up, scale))
-    return F.linear_backward(dy, base)[0] + dz, grads
+    return F.linear_backward(dy, base)[0] + F.low_rank_backward(dy, low)[0], grads
 
 
 def a_of_the_queries_alone(self: Any, dy: Any, cache: Any) -> Any:
@@ -74,7 +68,7 @@ def a_of_the_queries_alone(self: Any, dy: Any, cache: Any) -> Any:
         dout = self.out_proj.backward(dy, out)[0]
         split = dout.reshape(len(dout), dout.shape[1], self.num_heads, -1).swapaxes(1, 2)
         dquery = F.scaled_dot_product_attention_backward(split, attended)[0]
-        grads = {**grads, "lora_A": low_rank_backward(merge_heads(dquery), lows[0])[1]["lora_A"]}
+        grads = {**grads, "lora_A": F.low_rank_backward(merge_heads(dquery), lows[0][1])[1]}
     return dinputs, grads
 
 
@@ -95,15 +89,6 @@ MISTAKES = [
         hint="Use a rank other than the width, or set one number of A and see which input it reads.",
         forward=a_transposed,
         backward=a_transposed_backward,
-        witness=linear_case,
-        owner="numtx.nn.LoRALinear",
-    ),
-    Mistake(
-        name="LoRALinear forgets the scale on the way to A",
-        of="LoRALinear",
-        why="The scale stands once in the forward, and is met once in the gradient of B; A and x need it too.",
-        hint="Check the gradients at alpha other than the rank.",
-        backward=update_unscaled_in_backward,
         witness=linear_case,
         owner="numtx.nn.LoRALinear",
     ),

@@ -1,5 +1,6 @@
 """Files of rows for fine-tuning: read, cut into two parts, and the columns that a task needs found in them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def hold_out(rows: Dataset, share: float, seed: int, classes: Sequence[Any] | No
         Of the rows (of the text) that is held out.
     seed : int
     classes : sequence, optional
-        The class of each row: both parts have them in the same proportions, if each class has rows enough.
+        The class of each row, or a list of its classes. Both parts have them in the same proportions, if each row has
+        one and each class rows enough; and a class is never held out whole, one of its rows is trained on.
 
     Examples
     --------
@@ -57,12 +59,20 @@ def hold_out(rows: Dataset, share: float, seed: int, classes: Sequence[Any] | No
         return Dataset({"text": [train]}), Dataset({"text": [rest]})
     if rows.num_rows < 2:
         raise ValueError(f"{OWNER}: expected 2 rows or more to hold some out, got {rows.num_rows}")
-    if classes is not None:
-        names, counts = np.unique([str(one) for one in classes], return_counts=True)
-        if counts.min() < 2 or len(names) > min(share, 1 - share) * rows.num_rows:
-            classes = None
-    numbers = split_rows(rows.num_rows, share, seed=seed, classes=classes)
-    return rows.select(numbers[0]), rows.select(numbers[1])
+    each = [one if isinstance(one, (list, tuple)) else [one] for one in classes or [()] * rows.num_rows]
+    counts = Counter(str(name) for one in each for name in one)
+    enough = bool(counts) and min(counts.values()) >= 2 and len(counts) <= min(share, 1 - share) * rows.num_rows
+    alone = classes is not None and not any(isinstance(one, (list, tuple)) for one in classes)
+    for_train, drawn = split_rows(rows.num_rows, share, seed=seed, classes=classes if enough and alone else None)
+    trained = {str(name) for row in for_train for name in each[row]}
+    back = []
+    for row in drawn:
+        if lacking := {str(name) for name in each[row]} - trained:
+            trained |= lacking
+            back.append(row)
+    if len(back) < len(drawn):  # else there is too little to hold anything out, as the task will say
+        for_train, drawn = np.append(for_train, np.array(back, np.int64)), drawn[~np.isin(drawn, back)]
+    return rows.select(for_train), rows.select(drawn)
 
 
 def found_columns(
@@ -125,7 +135,7 @@ def trained_classes(train: Sequence[Any], held_out: Sequence[Any], column: str) 
     if unknown := [name for name in others if name not in names]:
         raise ValueError(
             f"{OWNER}: expected each class of {column} in the training rows, got {', '.join(unknown[:3])} in held-out "
-            "rows alone (--eval-data says which rows are held out, or another --seed)"
+            "rows alone"
         )
     return names
 

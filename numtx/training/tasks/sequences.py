@@ -61,8 +61,7 @@ class TextClassification(_OfTexts):
     measured = MappingProxyType({"accuracy": True, "f1": True})
 
     def classes_of(self, rows):
-        values = rows[self.columns["label"]]
-        return None if _several(values) else values
+        return rows[self.columns["label"]]
 
     def check(self):
         super().check()

@@ -123,7 +123,7 @@ class FineTuningTask:
         return read_rows(source, whole_text=self.whole_text, **reading)
 
     def classes_of(self, rows: Dataset) -> Sequence[Any] | None:
-        """Return what rows are held out in proportion to, if anything."""
+        """Return the class of each row, or its classes, by which rows are held out; None where there are none."""
         return None
 
     def check(self) -> None:

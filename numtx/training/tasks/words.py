@@ -24,6 +24,9 @@ class TokenClassification(FineTuningTask):
     tokenizer_settings: ClassVar = {"add_prefix_space": True}  # byte-level ones keep words apart by it
     roles: ClassVar = {"words": ("tokens", "words"), "label": ("labels", "ner_tags", "tags", "pos_tags", "label")}
 
+    def classes_of(self, rows):
+        return rows[self.columns["label"]]
+
     def check(self):
         words, label = self.columns["words"], self.columns["label"]
         for rows in (self.train, self.held_out):

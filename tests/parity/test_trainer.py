@@ -113,7 +113,7 @@ def draw_rows(family):
     elif issubclass(kind, tasks.SequenceClassification):
         features["labels"] = rng.integers(0, config.num_labels, rows)
     else:
-        features |= {name: rng.integers(0, LENGTH, rows) for name in ("start_positions", "end_positions")}
+        features |= {name: rng.integers(0, lengths) for name in ("start_positions", "end_positions")}
     return [{name: array[i].tolist() for name, array in features.items()} for i in range(rows)]
 
 

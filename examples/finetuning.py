@@ -16,12 +16,12 @@ def minilm():
 
 
 def parted(rows, text, most=None):
-    """Return the rows that are learned from, and the tenth that is held out: at most so many of each.
+    """Return the rows that are learned from, and the tenth that is held out: at most so many of each, evenly from all.
 
     `text` gives what decides.
     """
     known, held_out = ([row for row in rows if is_held_out(text(row)) == held] for held in (False, True))
-    return known[:most], held_out[:most]
+    return (known, held_out) if most is None else (every(known, most), every(held_out, most))
 
 
 def parsed(description, steps):

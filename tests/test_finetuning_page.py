@@ -23,7 +23,7 @@ def test_adapters(tmp_path, monkeypatch):
     config = models.BertConfig(**BERT | {"vocab_size": 512, "max_position_embeddings": 32})
     models.BertModel(config, rng=0).save_pretrained(base)
     numtx.AutoTokenizer.from_pretrained(TOKENIZERS / "bert").save_pretrained(base)
-    lines = [f'"{text}",{int("good" in text)}' for text in TEXTS]
+    lines = [f'"{text}",{"good" if "good" in text else "bad"}' for text in TEXTS]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     names = {"MODEL": base}

@@ -54,10 +54,12 @@ def convert(
     from numtx.checkpoints.hub import ALL_FILES, resolve
     from numtx.cli.errors import UsageError
     from numtx.cli.info import amount
+    from numtx.cli.opened import refuse_adapter
     from numtx.cli.screen import Screen
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"convert: expected a new or empty folder, got '{out}', which holds other files")
+    refuse_adapter("convert", model, "in Python, from_pretrained, merge_and_unload and save_pretrained make it one")
     path = resolve(model, revision=revision, files=ALL_FILES)
     if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
         raise UsageError(f"convert: expected a folder outside of '{path}', which is read, got '{out}'")

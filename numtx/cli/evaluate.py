@@ -27,12 +27,13 @@ def evaluate(
     """
     from numtx.cli.job import named, run_text
     from numtx.cli.measures import loss_facts, predicted_bytes
-    from numtx.cli.opened import opened_run
+    from numtx.cli.opened import opened_run, refuse_adapter
     from numtx.cli.screen import Screen
     from numtx.text import read_corpus, split_corpus
     from numtx.training import RunFolder, Workers, available_threads
     from numtx.training import evaluate as loss_over
 
+    refuse_adapter("eval", run, "numtx evaluate perplexity --model measures it too")
     opened, tokenizer = opened_run(run)
     if data is None:
         text, source = run_text(RunFolder.open(run))

@@ -125,7 +125,7 @@ def finetune(
     try:
         _train(job, screen, resume is not None)
     except ValueError:
-        if resume is None and not job.trainer.state.global_step:
+        if resume is None and not _begun(job):
             _forget(job)
         raise
     _finish(job, screen)
@@ -189,15 +189,17 @@ def facts(job: FineTuneJob) -> list[tuple[str, str]]:
     new = [("new", "; ".join(job.new))] if job.new else []
     judged = settings.eval_data or f"a share of {settings.eval_share:g} of it"
     columns = ", ".join(role if role == name else f"{role}: {name}" for role, name in job.task.columns.items())
-    length = f"{settings.epochs:g} epochs" if settings.steps is None else f"{settings.steps} steps"
-    rows = settings.batch * settings.accumulation
+    length = f"{settings.epochs:g} epochs, " if settings.steps is None else ""
+    rows, unit = settings.batch * settings.accumulation, "blocks" if job.task.whole_text else "rows"
+    warmup = arguments.get_warmup_steps(job.steps)
+    rate = f"{settings.rate:g} {arguments.lr_scheduler_type}, warm-up {warmup} steps"
     return [
         ("task", settings.task),
         ("model", f"{settings.model}, {type(model).__name__}, {of}"),
         *new,
-        ("data", f"{settings.data}, {job.train.num_rows:,} rows; {columns}"),
-        ("held out", f"{judged}, {job.held_out.num_rows:,} rows"),
-        ("training", f"{length} of {rows} rows, learning rate {settings.rate:g} {arguments.lr_scheduler_type}"),
+        ("data", f"{settings.data}, {job.train.num_rows:,} {unit}; {columns}"),
+        ("held out", f"{judged}, {job.held_out.num_rows:,} {unit}"),
+        ("training", f"{length}{job.steps} steps of {rows} {unit}, learning rate {rate}"),
         ("run", str(job.folder)),
     ]
 
@@ -220,7 +222,7 @@ def _train(job: FineTuneJob, screen: Screen, resume: bool) -> None:
             screen.say(f"stopped after step {state.global_step} of {state.max_steps}; all of it is saved")
             screen.say(f"to go on: {_resume_command(job)}")
         else:
-            screen.say(f"stopped at once; to go on from the last save: {_resume_command(job)}")
+            screen.say(f"stopped at once{_way_on(job)}")
         raise typer.Exit(STOPPED) from None
     except BrokenPipeError:
         raise ValueError(f"finetune: expected standard output to stay open, got it closed{_way_on(job)}") from None
@@ -229,7 +231,7 @@ def _train(job: FineTuneJob, screen: Screen, resume: bool) -> None:
 
 
 def _forget(job: FineTuneJob) -> None:
-    """Take away what a run that made no step has in its folder, so that it can be asked for anew."""
+    """Take away what a run of which nothing was saved has in its folder, so that it can be asked for anew."""
     from numtx.cli.finetune_settings import FILE
     from numtx.training.run_folder import LOG, SETTINGS
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from numtx import nn
+from numtx.checkpoints.adapter_folder import is_adapter
 from numtx.cli.errors import UsageError, asked
 from numtx.cli.finetune_settings import FineTuneSettings
 from numtx.models import LoraConfig
@@ -17,7 +18,7 @@ from numtx.text import AutoTokenizer, Dataset
 from numtx.training.arguments import TrainingArguments
 from numtx.training.tasks import FineTuningTask, Lengths, task_of
 from numtx.training.trainer import Trainer
-from numtx.training.trainer_callbacks import EarlyStoppingCallback, PrinterCallback
+from numtx.training.trainer_callbacks import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 
 @dataclass
@@ -30,6 +31,8 @@ class FineTuneJob:
         What of the model was not in its files.
     train, held_out : Dataset
         What the model reads.
+    steps : int
+        How many updates the whole run makes.
     """
 
     settings: FineTuneSettings
@@ -40,11 +43,21 @@ class FineTuneJob:
     train: Dataset
     held_out: Dataset
     new: Sequence[str]
+    steps: int
 
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
         return Path(self.settings.out)
+
+
+class JudgedAtTheEnd(TrainerCallback):
+    """Evaluates after the last step too, whatever the steps between: else what it learned could not be kept."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for it."""
+        if state.global_step >= state.max_steps:
+            control.should_log = control.should_evaluate = control.should_save = True
 
 
 def job_of(settings: FineTuneSettings) -> FineTuneJob:
@@ -59,6 +72,11 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
     for name, value in (("--prefix", settings.prefix), ("--max-target-length", settings.max_target_length)):
         if value is not None and not kind.writes:
             raise UsageError(f"{name}: expected it with summarization or translation, got it with {settings.task}")
+    if settings.lora is not None and is_adapter(settings.model):
+        raise UsageError(
+            f"--lora: expected it with a whole model, got it with the adapter '{settings.model}', which is trained on "
+            "without --lora"
+        )
     task = kind(
         settings.data,
         settings.eval_data,
@@ -83,7 +101,9 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
     own = {"group_by_length": not task.whole_text, "prediction_loss_only": not task.scores}
     with asked():
         arguments = TrainingArguments(**settings.arguments(total, task.metric, _more_is_better(settings, task), **own))
-    patience = [] if settings.patience is None else [EarlyStoppingCallback(settings.patience)]
+    callbacks: list[TrainerCallback] = [JudgedAtTheEnd()]
+    if settings.patience is not None:
+        callbacks.append(EarlyStoppingCallback(settings.patience))
     trainer = Trainer(
         model,
         arguments,
@@ -92,11 +112,12 @@ def job_of(settings: FineTuneSettings) -> FineTuneJob:
         eval_dataset=held_out,
         processing_class=tokenizer,
         compute_metrics=(lambda found: task.measures(found.predictions, found.label_ids)) if task.scores else None,
-        callbacks=patience,
+        callbacks=callbacks,
     )
     trainer.pop_callback(PrinterCallback)  # the screen shows it
-    _check_judged(arguments, trainer.check())
-    return FineTuneJob(settings, task, model, tokenizer, trainer, train, held_out, new)
+    steps = trainer.check()
+    _check_judged(arguments, steps)
+    return FineTuneJob(settings, task, model, tokenizer, trainer, train, held_out, new, steps)
 
 
 def _more_is_better(settings: FineTuneSettings, task: FineTuningTask) -> bool:

@@ -31,6 +31,7 @@ def finish(job: FineTuneJob, facts: Sequence[tuple[str, str]]) -> tuple[dict[str
         The files of the report.
     """
     trainer, task, model = job.trainer, job.task, job.model
+    log = [row for row in trainer.state.log_history if "step" in row]  # what comes below is of the best step
     smoothing, trainer.args.label_smoothing_factor = trainer.args.label_smoothing_factor, 0.0  # the loss as it is
     if task.scores:
         found = trainer.predict(job.held_out, metric_key_prefix="eval")
@@ -38,7 +39,7 @@ def finish(job: FineTuneJob, facts: Sequence[tuple[str, str]]) -> tuple[dict[str
     else:
         measured, scores, labels = trainer.evaluate(), None, None
     trainer.args.label_smoothing_factor = smoothing
-    if job.settings.lora is not None:
+    if model.adapter is not None:  # by --lora, or the model's own
         model.save_pretrained(job.folder / "adapter")
         model = model.merge_and_unload()
     model.save_pretrained(job.folder)
@@ -53,7 +54,7 @@ def finish(job: FineTuneJob, facts: Sequence[tuple[str, str]]) -> tuple[dict[str
         facts,
         metrics,
         findings,
-        [row for row in trainer.state.log_history if "step" in row],
+        log,
         _settings(job),
         getattr(task, "names", ()),
     )

@@ -48,8 +48,10 @@ def info(
     The weights are not read. Those of a hub name are not even fetched without --fetch.
     """
     from numtx.cli.inspected import inspect
+    from numtx.cli.opened import refuse_adapter
     from numtx.cli.screen import Screen
 
+    refuse_adapter("info", model, "name that model instead")
     Screen().facts(facts(model, inspect(model, revision=revision, fetch=fetch)))
 
 

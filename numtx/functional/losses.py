@@ -33,9 +33,8 @@ def cross_entropy(logits, target, weight=None, *, ignore_index=-100, label_smoot
     In nats. Log p is formed as z - log Σ exp(z) with the row's maximum subtracted. A label that is nearly certain costs
     log(1 + r), r = Σ_{c≠y} exp(z_c - z_y), and 1 + r would keep few digits of r, or none. So the label stays out of the
     sum: the loss comes from log1p, and p_y - 1 is -Σ_{c≠y} p_c. (PyTorch sums all: in float32 it is 0 from r = 6e-8
-    down.) Label smoothing is that of Szegedy
-    et al. (2016), section 7, over all V classes, as PyTorch has it. A shard that divides by its own count gives a mean
-    of means: sum, and divide once by the count of the whole batch.
+    down.) Label smoothing is that of Szegedy et al. (2016), section 7, over all V classes, as PyTorch has it. A shard
+    that divides by its own count gives a mean of means: sum, and divide once by the count of the whole batch.
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """Adapters of pretrained models: added, trained, saved alone and merged, under Transformers' names of the methods."""
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -116,6 +117,7 @@ class Adapted(nn.Module):
             If the files are broken, the adapter is of another kind, or does not fit the model.
         """
         config, arrays = read_adapter(folder)
+        self._check_task(config, folder)
         updates = [array for array in arrays if array.endswith(tuple(f".{part}.weight" for part in UPDATE))]
         modules = list(dict.fromkeys(array.removesuffix(".weight").rpartition(".")[0] for array in updates))
         own = {theirs: ours for ours, theirs in self._own_names().items()}
@@ -287,6 +289,16 @@ class Adapted(nn.Module):
 
     def _task(self) -> str | None:
         return next((task for kind, task in TASKS if isinstance(self, kind)), None)
+
+    def _check_task(self, config, folder):
+        """Warn of an adapter that says it was trained for another task, though its arrays may fit."""
+        kinds = [kind for kind, task in TASKS if task == config.task_type and task is not None]
+        if kinds and not isinstance(self, kinds[0]):
+            warnings.warn(
+                f"{type(self).__name__}: expected an adapter of this model's task, {self._task() or 'none'}, in "
+                f"'{folder}', got one of {config.task_type}; its numbers were trained for that",
+                stacklevel=3,
+            )
 
     def _saved(self, said: Iterable[str] | None, task: str | None) -> list[str]:
         """The modules that are trained in full: those that were asked for, and a new head."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -182,11 +183,52 @@ def test_the_best_by_another_measure_is_the_best(numtx, asked, tmp_path, task, m
     assert values[kept] == best(values.values())
 
 
-def test_a_run_that_made_no_step_leaves_its_folder_free(numtx, asked, tmp_path):
-    rows = [row | {"label": 1e30} for row in rows_of("regression")]
-    numtx("finetune", *asked("regression", rows)).refused(1, "finite")
+@pytest.mark.parametrize("steps", ["none", "some"])
+def test_a_run_that_saved_nothing_leaves_its_folder_free(numtx, asked, tmp_path, steps):
+    """Whether it made no step or some."""
+    every = rows_of("regression")
+    rows = [row | {"label": 1e30} for row in every] if steps == "none" else [*every[:-1], every[-1] | {"label": 1e30}]
+    write_rows(tmp_path / "other.jsonl", every)
+    more = ("--eval-data", str(tmp_path / "other.jsonl"), "--batch", "1", "--epochs", "1", "--eval-every", "24")
+    ran = numtx("finetune", *asked("regression", rows), *more)
+    ran.refused(1, "finite")
+    assert ("at step 1;" in ran.err) == (steps == "none")
     assert not (tmp_path / "out").exists()
     assert numtx("finetune", *asked("regression")).code == 0
+
+
+def test_what_the_screen_says_to_use_it_works(numtx, asked):
+    ran = numtx("finetune", *asked("language-modeling"))
+    command = shlex.split(re.search(r"to use +numtx (.+)", ran.out)[1].replace("...", "'the tree'"))
+    written = numtx(*command, "--tokens", 3)
+    assert (written.code, written.err) == (0, ""), written
+    assert written.out.startswith("the tree")
+    numtx("eval", "out").refused(1, "got 'out' of numtx finetune; numtx evaluate perplexity --model")
+
+
+def test_the_report_has_each_evaluation_as_it_was(numtx, asked, tmp_path):
+    """The last step is evaluated too, and what is measured at the end, of the best step, is not said to be its."""
+    wild = ["--lr", 3, "--set", "lr_scheduler_type=constant", "--set", "warmup_ratio=0"]
+    ran = numtx("finetune", *asked("language-modeling"), "--steps", 7, "--eval-every", 3, *wild)
+    assert ran.code == 0, ran
+    seen = {line.split()[0]: float(line.split()[2]) for line in ran.out.splitlines() if re.match(r" +\d+  ", line)}
+    assert list(seen) == ["3", "6", "7"]
+    report = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| (\d+) \| \S+ \| (\S+) \|", report, re.MULTILINE))
+    assert {step: float(loss) for step, loss in table.items()} == pytest.approx(seen, rel=1e-4)
+    kept = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert kept["best_step"] < 7  # else this test shows nothing
+    assert kept["loss"] == pytest.approx(min(seen.values()), rel=1e-4)
+
+
+def test_length_and_units_are_said(numtx, asked):
+    ran = numtx("finetune", *asked("text-classification"))
+    assert re.search(r"training +2 epochs, 6 steps of 8 rows, learning rate \S+ linear, warm-up 1 steps", ran.out), ran
+    again = asked("fill-mask")
+    again[again.index("out")] = "other"
+    ran = numtx("finetune", *again, "--steps", 2)
+    assert re.search(r"data .*rows.jsonl, \d+ blocks; text\n", ran.out), ran
+    assert "training  2 steps of 8 blocks" in ran.out
 
 
 def test_it_ends_early(numtx, asked):

@@ -96,6 +96,17 @@ def test_a_new_head_over_a_base_without_one(family, tmp_path):
         np.testing.assert_array_equal(scores(again), scores(model))
 
 
+def test_an_adapter_of_another_task_is_told(tmp_path):
+    """A head of the same shape takes the numbers of another; who asked for it hears of it."""
+    model = models.BertForSequenceClassification.from_pretrained(bert(tmp_path / "base"))
+    model.add_adapter(SEEN, rng=1).save_pretrained(tmp_path / "adapter")
+    with pytest.warns(UserWarning, match=r"expected an adapter of .* task, TOKEN_CLS, in .*, got one of SEQ_CLS"):
+        numtx.AutoModelForTokenClassification.from_pretrained(tmp_path / "adapter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numtx.AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter")
+
+
 def test_names_of_the_classes_are_given_and_their_number_may_be(tmp_path):
     saved(models.BertModel, FAMILIES["bert"][1], tmp_path / "base")
     with pytest.warns(UserWarning, match="drawn anew"):

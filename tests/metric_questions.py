@@ -87,9 +87,8 @@ def of_accuracy(rng):
 def of_classes(rng):
     predictions, true, settings, names = classes(rng)
     there = {*predictions, *true}
-    average = rng.choice(
-        ("binary", "micro", "macro", "weighted", None) if len(there) <= 2 else ("micro", "macro", None)
-    )
+    averages = ("micro", "macro", "weighted", None)
+    average = rng.choice(("binary", *averages) if len(there) <= 2 else averages)
     settings |= {"average": average, "zero_division": rng.choice((0, 1, float("nan")))}
     if average == "binary":
         settings["pos_label"] = rng.choice(sorted(there) if len(there) == 2 else [*there])

@@ -70,7 +70,7 @@ def span_features(
     question_first = tokenizer.padding_side == "right"
     questions, contexts = [text.lstrip() for text in _texts(rows, "question")], _texts(rows, "context")
     given = [] if evaluation else rows["answers"]
-    answers = [_first_answer(row, answer, contexts[row]) for row, answer in enumerate(given)]
+    answers = [first_answer(row, answer, contexts[row]) for row, answer in enumerate(given)]
     _check_room(tokenizer, questions, max_length, doc_stride)
     encoded = tokenizer(
         *((questions, contexts) if question_first else (contexts, questions)),
@@ -229,15 +229,13 @@ def _check_room(tokenizer: Any, questions: list[str], max_length: int, doc_strid
             )
 
 
-def _first_answer(row: int, answers: Any, context: str) -> tuple[int, int] | None:
+def first_answer(row: int, answers: Any, context: str, *, owner: str = "span_features") -> tuple[int, int] | None:
     """Where the first answer stands in the context, (first character, behind the last), or None."""
     if not isinstance(answers, Mapping) or not {"text", "answer_start"} <= answers.keys():
-        raise ValueError(
-            f"span_features: expected answers with text and answer_start in row {row}, got {answers!r:.60}"
-        )
+        raise ValueError(f"{owner}: expected answers with text and answer_start in row {row}, got {answers!r:.60}")
     if len(answers["text"]) != len(answers["answer_start"]):
         raise ValueError(
-            f"span_features: expected an answer_start for each answer in row {row}, got "
+            f"{owner}: expected an answer_start for each answer in row {row}, got "
             f"{len(answers['answer_start'])} for {len(answers['text'])}"
         )
     if not len(answers["text"]):
@@ -245,9 +243,7 @@ def _first_answer(row: int, answers: Any, context: str) -> tuple[int, int] | Non
     text, start = answers["text"][0], int(answers["answer_start"][0])
     if not text.strip() or context[max(start, 0) : start + len(text)] != text:
         there = context[max(start, 0) : max(start, 0) + len(text)]
-        raise ValueError(
-            f"span_features: expected {text[:40]!r} at {start} of the context in row {row}, got {there[:40]!r}"
-        )
+        raise ValueError(f"{owner}: expected {text[:40]!r} at {start} of the context in row {row}, got {there[:40]!r}")
     return start, start + len(text)
 
 

@@ -255,12 +255,24 @@ def padded(collator: Any, rows: list[dict[str, Any]]) -> Batch:
     )
 
 
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of nested lists; None where they are of unequal length themselves."""
+    try:
+        return np.shape(value)
+    except ValueError:
+        return None
+
+
 def stacked(owner: str, name: str, values: Sequence[Any]) -> np.ndarray:
     """Make one array of a column, if its values are numbers of one shape."""
     try:
         array = np.array(values)
     except ValueError:
         lengths = [len(value) for value in values if hasattr(value, "__len__")]
+        if len(lengths) == len(values) and len({*lengths}) == 1:  # it is lists within that differ
+            row = next((k for k, value in enumerate(values) if _shape(value) != _shape(values[0])), 0)
+            got = f"{str(values[row])[:40]} in row {row}"
+            raise ValueError(f"{owner}: expected {name} of one shape in all rows, got {got}") from None
         raise ValueError(
             f"{owner}: expected {name} of one length, got {min(lengths, default=0)} to {max(lengths, default=0)} "
             "(DataCollatorWithPadding pads)"

@@ -14,7 +14,7 @@ from numtx.text import BatchOrder
 from numtx.training.arguments import TrainingArguments
 from numtx.training.epochs import OWNER, Batches, Epochs, chosen_collator, known_dataset, used_columns
 from numtx.training.fine_tuning import FineTuning
-from numtx.training.foreign_methods import INSTEAD, refuse_overridden
+from numtx.training.foreign_methods import INSTEAD, NOT_HERE, refuse_overridden
 from numtx.training.mpi import Alone, found_ranks
 from numtx.training.optimizers import Optimizer
 from numtx.training.prediction import Prediction, Predictor, joined, mean_loss, plain, predict, prefixed, row_losses
@@ -56,10 +56,12 @@ class Evaluates:
             )
         if processing_class is not None and tokenizer is not None:
             raise ValueError(f"{OWNER}: expected processing_class or tokenizer, got both")
-        self.model = model_init() if model_init is not None else model
-        if lacking := [name for name in ("loss_and_grads", "loss", "count_labels") if not hasattr(self.model, name)]:
-            got = type(self.model).__name__
-            raise ValueError(f"{OWNER}: expected a model with {', '.join(lacking)} (a head), got {got}")
+        check_functions(
+            model_init=model_init,
+            compute_metrics=compute_metrics,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        )
+        self.model = checked_model(model_init() if model_init is not None else model)
         self.args = TrainingArguments() if args is None else args
         if not isinstance(self.args, TrainingArguments):
             raise ValueError(f"{OWNER}: expected args to be TrainingArguments, got {type(self.args).__name__}")
@@ -69,6 +71,8 @@ class Evaluates:
         self.compute_metrics, self.preprocess_logits_for_metrics = compute_metrics, preprocess_logits_for_metrics
         self.optimizer, self.lr_scheduler = given_optimizers(optimizers)
         self._given_optimizer = self.optimizer
+        if self.optimizer is not None:
+            check_optimizer(self.optimizer, self.model)
         names = self.args.label_names or getattr(self.model, "label_names", None) or ("labels",)
         self.label_names = tuple(names)
         self.state, self.control = TrainerState(), TrainerControl()
@@ -79,13 +83,15 @@ class Evaluates:
         self._loop: FineTuning | None = None
         self._epochs: Epochs | None = None
         self._predicting: Batches | None = None
+        self._ignored_keys: Sequence[str] | None = None  # of evaluations while training
         self._known: dict[int, tuple[Any, Any]] = {}
         self.tell("on_init_end")
 
     if not TYPE_CHECKING:  # where it would stand for every name
 
         def __getattr__(self, name: str) -> Any:
-            instead = f", as Transformers' has: {INSTEAD[name]}" if name in INSTEAD else ""
+            said = INSTEAD.get(name) or NOT_HERE.get(name)
+            instead = f", as Transformers' has: {said}" if said else ""
             raise AttributeError(f"{OWNER} has no {name}{instead}")
 
     # --- evaluation and prediction
@@ -293,6 +299,23 @@ class Evaluates:
         return self._loop.ranks if self._loop is not None else found_ranks()
 
 
+def check_functions(**given: Any) -> None:
+    """Refuse what is neither None nor can be called, by its name."""
+    for name, one in given.items():
+        if one is not None and not callable(one):
+            raise ValueError(f"{OWNER}: expected {name} to be a function, got {type(one).__name__}")
+
+
+def checked_model(model: Any) -> Any:
+    """Return a model, if it is one that can be trained."""
+    if isinstance(model, type):
+        raise ValueError(f"{OWNER}: expected a model, got the class {model.__name__}: call it with a config")
+    if lacking := [name for name in ("loss_and_grads", "loss", "count_labels") if not hasattr(model, name)]:
+        got = type(model).__name__
+        raise ValueError(f"{OWNER}: expected a model with {', '.join(lacking)} (a head), got {got}")
+    return model
+
+
 def given_optimizers(optimizers: Any) -> tuple[Optimizer | None, Callable[[int], float] | None]:
     """Return an optimizer and a function of the step, or None for either."""
     if not isinstance(optimizers, (tuple, list)) or len(optimizers) != 2:
@@ -307,6 +330,18 @@ def given_optimizers(optimizers: Any) -> tuple[Optimizer | None, Callable[[int],
         got = type(rate).__name__
         raise ValueError(f"{OWNER}: expected a function from a step to its learning rate in optimizers, got {got}")
     return optimizer, rate
+
+
+def check_optimizer(optimizer: Optimizer, model: Any) -> None:
+    """Refuse an optimizer that would update another model, or other parameters than those that are trained.
+
+    Raises
+    ------
+    ValueError
+    """
+    if optimizer.flat.model is not model:
+        raise ValueError(f"{OWNER}: expected an optimizer made over the trainer's model, got one over another model")
+    optimizer.flat.sync()  # refuses parameters that were frozen, unfrozen or added since it was made
 
 
 def is_several(source: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,59 @@ from numtx.models.tasks import (
     SequenceClassification,
     TokenClassification,
 )
-from numtx.text import Dataset, check_labels
+from numtx.text import Dataset, check_labels, default_data_collator
 from numtx.training.epochs import OWNER, Batches
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
-def check_features(dataset: Dataset, model: Any, what: str) -> None:
+def check_features(dataset: Dataset, model: Any, what: str, collator: Any = default_data_collator) -> None:
     """Refuse ids that are none of the vocabulary, rows that are too long, and labels outside of the model's range.
+
+    A collator of the user's own may make labels of others; what stands in the rows is then not asked for.
 
     Raises
     ------
     ValueError
         With the row and what was expected there.
     """
-    config = getattr(model, "config", None)
+    as_they_are = getattr(collator, "__module__", "").startswith("numtx.")
     if "input_ids" in dataset.column_names:
-        _check_ids(dataset["input_ids"], getattr(config, "vocab_size", None), getattr(config, "context", None), what)
+        _check_tokens(dataset, dataset.column_names, model, what)
         if isinstance(model, QuestionAnswering):
             _check_positions(dataset, model, what)
     for name in LABEL_COLUMNS:
         if name in dataset.column_names:
-            _check_label_column(dataset[name], model, name, what)
+            _check_label_column(dataset[name], model, name, what, as_they_are)
+            of_tokens = isinstance(model, (CausalLM, TokenClassification)) and not isinstance(model, Seq2SeqLM)
+            if as_they_are and of_tokens and "input_ids" in dataset.column_names:
+                _check_beside(dataset, name, None, what)
+
+
+def _check_tokens(columns: Any, names: Iterable[str], model: Any, what: str) -> None:
+    """Refuse ids, masks and token types, of a dataset or of a batch, that the model does not take."""
+    config = getattr(model, "config", None)
+    _check_ids(columns["input_ids"], getattr(config, "vocab_size", None), getattr(config, "context", None), what)
+    for name, limit in (("attention_mask", None), ("token_type_ids", getattr(config, "type_vocab_size", None))):
+        if name in names:
+            _check_beside(columns, name, limit, what)
+
+
+def _check_beside(columns: Any, name: str, limit: int | None, what: str) -> None:
+    """Refuse a column that has not as many numbers as there are ids in each row, or others than its `limit` ones."""
+    beside, every = columns[name], columns["input_ids"]
+    if len(beside) != len(every):
+        raise ValueError(f"{OWNER}: expected {name} of {what} for each of {len(every)} rows, got {len(beside)}")
+    for number, (row, ids) in enumerate(zip(beside, every, strict=True)):
+        values, length = np.asarray(row), np.shape(ids)[-1]
+        if row is None or not values.ndim:  # no list of numbers is another matter, and told elsewhere
+            continue
+        if values.shape[-1] != length:
+            got = f"{values.shape[-1]} in row {number}"
+            raise ValueError(f"{OWNER}: expected {name} of {what} for each of {length} input_ids, got {got}")
+        if limit is not None and values.size and (values.min() < 0 or values.max() >= limit):
+            got = f"{values.min() if values.min() < 0 else values.max()} in row {number}"
+            raise ValueError(f"{OWNER}: expected {name} of {what} from 0 to {limit - 1}, got {got}")
 
 
 def _check_ids(column: Sequence[Any], vocabulary: int | None, longest: int | None, what: str) -> None:
@@ -80,13 +111,15 @@ def _check_positions(dataset: Dataset, model: QuestionAnswering, what: str) -> N
                 raise ValueError(f"{OWNER}: expected {name} of {what} from 0 to {last}, got {got}")
 
 
-def _check_label_column(column: Sequence[Any], model: Any, name: str, what: str) -> None:
+def _check_label_column(column: Sequence[Any], model: Any, name: str, what: str, as_they_are: bool) -> None:
     where = f"{name} of {what}"
     if isinstance(model, SequenceClassification):
         first = np.asarray(column[0])
         if first.dtype.kind not in "iufb":
             raise ValueError(f"{OWNER}: expected numbers in {where}, got {column[0]!r} in row 0 (encode_labels)")
-        if model.problem(first) != "single_label_classification":
+        if (problem := model.problem(first)) != "single_label_classification":
+            if as_they_are:
+                _check_numbers(column, model.config.num_labels, problem, where)
             return
         if first.dtype.kind == "f":
             raise ValueError(f"{OWNER}: expected whole numbers in {where}, got {column[0]!r} in row 0")
@@ -95,6 +128,18 @@ def _check_label_column(column: Sequence[Any], model: Any, name: str, what: str)
         check_labels(column, model.classes, owner=OWNER, column=where)
     elif isinstance(model, CausalLM):
         check_labels(column, model.config.vocab_size, owner=OWNER, column=where)
+
+
+def _check_numbers(column: Sequence[Any], count: int, problem: str, where: str) -> None:
+    """Refuse labels of a regression that are not finite, and of several classes that are no shares of 1."""
+    shares = problem != "regression"
+    said = "numbers from 0 to 1" if shares else "finite numbers"
+    for number, row in enumerate(column):
+        values = np.asarray(row)
+        if values.dtype.kind not in "iufb" or values.size != count:
+            raise ValueError(f"{OWNER}: expected {count} numbers as {where}, got {row!r:.40} in row {number}")
+        if not np.isfinite(values).all() or (shares and (values.min() < 0 or values.max() > 1)):
+            raise ValueError(f"{OWNER}: expected {said} as {where}, got {row!r:.40} in row {number}")
 
 
 def check_first_batch(
@@ -114,7 +159,13 @@ def check_first_batch(
             f"{OWNER}: expected batches of {', '.join(sorted(known))}, got {', '.join(unknown)} too "
             "(remove_unused_columns=True leaves columns out)"
         )
+    if "input_ids" in first:
+        _check_tokens(first, first, model, f"the first batch of {what}")
     model.count_labels(first)  # the model's own checks
+    if isinstance(model, SequenceClassification) and "labels" in first:
+        labels = np.asarray(first["labels"])
+        if (problem := model.problem(labels)) != "single_label_classification":
+            _check_numbers(list(labels), model.config.num_labels, problem, f"labels of the first batch of {what}")
     if label_smoothing:
         try:
             model.loss(first, label_smoothing=label_smoothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import astuple
@@ -102,7 +103,9 @@ class Measures:
 
     def __call__(self, loop: TrainingLoop) -> dict[str, Any]:
         """Return the measures of the present weights; the one that decides the best must be among them."""
-        found, args = self.trainer.evaluate(), self.trainer.args
+        trainer, args = self.trainer, self.trainer.args
+        ignored = trainer._ignored_keys
+        found = trainer.evaluate() if ignored is None else trainer.evaluate(ignore_keys=ignored)
         best = best_measure(args)
         if best is not None and best not in found:
             measured = (name.removeprefix("eval_") for name in found if not name.endswith(NO_MEASURES))
@@ -124,6 +127,21 @@ class Measures:
     def batches(self) -> Any:
         """Return what is evaluated, batch by batch."""
         return self.trainer.evaluation_batches()
+
+
+class Saves:
+    """A trainer's `save_model`, as a checkpoint calls it."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write what the trainer writes; the weights must be there then, for a resume reads them."""
+        self.trainer.save_model(os.fspath(folder), _internal_call=True)
+        if not any(Path(folder).glob("*.safetensors")):
+            raise ValueError(
+                "Trainer: expected save_model to write the model's weights (super().save_model(output_dir)), got none"
+            )
 
 
 class FineTuning(TrainingLoop):
@@ -169,6 +187,8 @@ class FineTuning(TrainingLoop):
             self._skip()
 
     def _open(self, resume: Any, replace: bool) -> None:
+        if resume and self.ranks.first:
+            self._refuse_other_length()
         super()._open(resume, replace)
         trainer, state = self.trainer, self.state
         self.epochs.skipped = int(state.get("skipped", 0))
@@ -183,6 +203,27 @@ class FineTuning(TrainingLoop):
         self.first_step = self.step
         self._count()
         trainer.logs.begin(self, self.ranks.first)
+
+    def _refuse_other_length(self) -> None:
+        """Name the argument by which a run of these data was asked for more or fewer steps, and say the way on.
+
+        Its learning rates would not be those of the steps that were made, so the bits could be nobody's.
+        """
+        settings, args = RunFolder.open(self.folder or "").settings, self.trainer.args
+        before = settings.get("training", {}).get("max_steps")
+        if before in (None, self.plan.steps):
+            return
+        wanted = json.loads(json.dumps(self.plan.settings()))
+        same = all(settings["training"].get(name) == wanted[name] for name in DECIDING)
+        if not same or settings.get("tokens", {}).get("train") != self.epochs.fingerprint():
+            return  # that is what made the steps others, and it is told
+        asked = f"max_steps {self.plan.steps}"
+        if args.max_steps <= 0:
+            asked = f"num_train_epochs {args.num_train_epochs:g}, which make {self.plan.steps}"
+        raise ValueError(
+            f"Trainer: expected the {before} steps that the run began with, got {asked}: to train further, give a "
+            "checkpoint's model (from_pretrained) to a new Trainer with another output_dir"
+        )
 
     def _best_checkpoint(self) -> str | None:
         best = self.progress.best_step
@@ -287,6 +328,9 @@ class FineTuning(TrainingLoop):
         state["callbacks"] = trainer.handler.states()
         super().save()
         self.event("on_save")
+
+    def written(self) -> tuple[Any, Any]:
+        return Saves(self.trainer), None
 
     def _begin_run(self) -> None:
         """Make the folder of a run that was not to be saved, now that a callback asks for it."""

@@ -192,9 +192,10 @@ class FlatParameters:
         """
         arrays = dict(self.model.trainable_parameters())
         if arrays.keys() != self.views.keys():
-            differ = ", ".join(sorted(arrays.keys() ^ self.views.keys()))
+            differ = sorted(arrays.keys() ^ self.views.keys())
+            shown = ", ".join(differ[:3]) + (f" and {len(differ) - 3} more" if len(differ) > 3 else "")
             raise ValueError(
-                f"FlatParameters: expected the parameters that were flattened, got others: {differ}; freeze and"
+                f"FlatParameters: expected the parameters that were flattened, got others: {shown}; freeze and"
                 " unfreeze before the optimizer is made"
             )
         for name, view in self.views.items():

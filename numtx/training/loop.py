@@ -312,15 +312,19 @@ class TrainingLoop:
         plan, progress = self.plan, self.progress
         if plan.keeps_best == "run" and progress.best_step is None and self.step:
             self.run.save_best(self.model)  # not evaluated yet: the newest weights are the best known
-        kept = progress.best_step if plan.keeps_best == "checkpoint" else None
+        model, tokenizer = self.written()
         return self.run.save_checkpoint(
-            self.model,
+            model,
             self.optimizer.state_dict(),
             progress,
             plan.checkpoints,
-            tokenizer=None if plan.keeps_best == "run" else self.tokenizer,
-            never_removed=kept,
+            tokenizer=None if plan.keeps_best == "run" else tokenizer,
+            never_removed=progress.best_step if plan.keeps_best == "checkpoint" else None,
         )
+
+    def written(self) -> tuple[Any, Any]:
+        """Return whose `save_pretrained` and whose `save` write a checkpoint's model and tokenizer."""
+        return self.model, self.tokenizer
 
     def _open(self, resume: bool | str | os.PathLike[str], replace: bool) -> None:
         """Make the run's folder, or read it; a loop that goes on in one process has it open already."""

@@ -123,21 +123,25 @@ class RunFolder:
             write_json(folder / SETTINGS, run.settings)  # last: without it the folder is no run
         return run
 
+    def take_away(self) -> None:
+        """Remove what a run is: its checkpoints, its log and its settings."""
+        with _saving(self.path, "part of the run that was to be replaced is there"):
+            for old in self.checkpoints():
+                remove_folder(old)
+            for name in (LOG, SETTINGS):
+                (self.path / name).unlink(missing_ok=True)
+
     def _clear(self, replace: bool, others_stay: bool) -> None:
         """Refuse a folder that is taken, or take away the run in it."""
         path = self.path
         if not path.is_dir():
             return
         if (path / SETTINGS).exists():
-            if not replace:
+            if not replace and (holds_run(path) or not others_stay):
                 raise ValueError(
                     f"RunFolder: expected a new or empty folder, got '{path}' with a run, which can be resumed"
                 )
-            with _saving(path, "part of the run that was to be replaced is there"):
-                for old in self.checkpoints():
-                    remove_folder(old)
-                for name in (LOG, SETTINGS):
-                    (path / name).unlink(missing_ok=True)
+            self.take_away()
         elif self.checkpoints():
             raise ValueError(
                 f"RunFolder: expected a new or empty folder, got '{path}' with checkpoints that no numtx run wrote"
@@ -356,6 +360,16 @@ class RunFolder:
         """Return the text kept in the run, if there is one."""
         path = self.path / TEXT
         return path.read_bytes().decode("utf-8") if path.is_file() else None
+
+
+def holds_run(path: Path) -> bool:
+    """Say whether a folder holds a run: one that ended before anything was saved is none.
+
+    Where checkpoints alone hold the weights, there is nothing that could be lost or resumed before the first of them.
+    """
+    if not (path / SETTINGS).is_file():
+        return False
+    return read_json(path / SETTINGS).get("keeps_best", "run") == "run" or bool(RunFolder(path, {}).checkpoints())
 
 
 def _lacking(path: Path, settings: Mapping[str, Any]) -> list[str]:

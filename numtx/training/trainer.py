@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numtx.checkpoints import write_json
 from numtx.training.epochs import OWNER, Batches, Epochs, training_order
-from numtx.training.evaluates import Evaluates, is_several
+from numtx.training.evaluates import Evaluates, check_optimizer, is_several
 from numtx.training.feature_checks import check_features, check_first_batch
 from numtx.training.fine_tuning import ArgumentsPlan, FineTuning, check_best
 from numtx.training.flat import rates_by_pattern
 from numtx.training.optimizers import SGD, AdamW, Optimizer
 from numtx.training.resume import put_weights
-from numtx.training.run_folder import SETTINGS
+from numtx.training.run_folder import SETTINGS, holds_run
 from numtx.training.trainer_callbacks import best_measure
 from numtx.training.trainer_state import TrainerControl, TrainerState, TrainOutput
 from numtx.training.weight_groups import get_decay_parameter_names
@@ -60,9 +60,11 @@ class Trainer(Evaluates):
     real labels of all rows, whatever the batch size. Transformers averages the means of batches where a model's forward
     takes no `num_items_in_batch`, and of a causal language model counts the first label of each row too, which is never
     predicted. A batch depends on the seed and the step alone, in an order of its own (not that of PyTorch), so a
-    training that goes on gives the bits of one that was never interrupted. Places of answers (`start_positions`,
-    `end_positions`) that their row does not have are refused; from the model's context on they are left out of the
-    loss, as in Transformers.
+    training that goes on gives the bits of one that was never interrupted. So it ends at the step that it was asked for
+    when it began: with another `num_train_epochs` or `max_steps` Transformers goes on, this is refused; a new training
+    may begin with the model of a checkpoint. Places of answers (`start_positions`, `end_positions`) that their row does
+    not have are refused, those in its padding (where the attention mask is 0) too, on which Transformers trains; from
+    the model's context on they are left out of the loss, as in Transformers.
 
     Examples
     --------
@@ -81,13 +83,20 @@ class Trainer(Evaluates):
 
     # --- training
 
-    def train(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        *,
+        ignore_keys_for_eval: Sequence[str] | None = None,
+    ) -> TrainOutput:
         """Train, from the first step or from a checkpoint.
 
         Parameters
         ----------
         resume_from_checkpoint : bool or path, optional
             True: the newest whole checkpoint of `output_dir`; a path: that one of it. Default: that of the arguments.
+        ignore_keys_for_eval : list of str, optional
+            The `ignore_keys` of the evaluations while training.
 
         Returns
         -------
@@ -109,8 +118,10 @@ class Trainer(Evaluates):
         self._check_evaluation()
         self._check_saves()
         steps = self._steps(epochs)
+        self._ignored_keys = ignore_keys_for_eval
         plan = ArgumentsPlan(args, steps, self.lr_scheduler or args.scheduler(steps))
         self.optimizer = self._given_optimizer or self.create_optimizer()
+        check_optimizer(self.optimizer, self.model)
         self._begin_state(epochs, steps)
         folder = None if args.save_strategy == "no" else os.fspath(args.output_dir or "")
         loop = self._loop = FineTuning(self, epochs, plan, folder, self.optimizer)
@@ -136,17 +147,24 @@ class Trainer(Evaluates):
         if not isinstance(resume, (str, os.PathLike, bool, type(None))):
             raise ValueError(f"{OWNER}: expected resume_from_checkpoint, a path, True or False, got {resume!r}")
         if not resume:
-            if (folder / SETTINGS).is_file() and not args.overwrite_output_dir and args.save_strategy != "no":
-                raise ValueError(
-                    f"{OWNER}: expected an output_dir without a run, got '{folder}' with one: "
-                    "train(resume_from_checkpoint=True) goes on with it, overwrite_output_dir=True begins anew"
+            if not args.overwrite_output_dir and holds_run(folder):
+                way = (
+                    "choose another, or train with the run's save_strategy and resume_from_checkpoint=True"
+                    if args.save_strategy == "no"
+                    else "train(resume_from_checkpoint=True) goes on with it, overwrite_output_dir=True begins anew"
                 )
+                raise ValueError(f"{OWNER}: expected an output_dir without a run, got '{folder}' with one: {way}")
         elif args.save_strategy == "no":
             raise ValueError(f"{OWNER}: expected a save_strategy with resume_from_checkpoint, got 'no'")
         elif resume is not True and Path(resume).absolute().parent.resolve() != folder.resolve():
             raise ValueError(
                 f"{OWNER}: expected resume_from_checkpoint, a checkpoint of the run in output_dir '{folder}', "
                 f"got '{os.fspath(resume)}'"
+            )
+        elif (folder / SETTINGS).is_file() and not holds_run(folder):
+            raise ValueError(
+                f"{OWNER}: expected a checkpoint in '{folder}' to go on from, got a run that ended before its first "
+                "save: train() begins anew there"
             )
 
     def check(self) -> int:
@@ -196,7 +214,7 @@ class Trainer(Evaluates):
         order = self.training_order(self._dataset(self.train_dataset, "train_dataset", whole=True))
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = Batches(dataset, order, self.data_collator, seed)
-        check_features(dataset, self.model, "train_dataset")
+        check_features(dataset, self.model, "train_dataset", self.data_collator)
         smoothing = args.label_smoothing_factor
         check_first_batch(batches, self.model, self.label_names, "train_dataset", smoothing)
         return Epochs(batches, args.gradient_accumulation_steps)
@@ -217,7 +235,7 @@ class Trainer(Evaluates):
             self._generating({})
         for name, dataset in self.evaluation_datasets().items():
             what = f"eval_dataset {name}".rstrip()
-            check_features(dataset, self.model, what)
+            check_features(dataset, self.model, what, self.data_collator)
             check_first_batch(self._in_order(dataset), self.model, self.label_names, what)
         if best is not None and type(self).evaluate is Evaluates.evaluate:  # another may give measures of its own
             self._check_best_measure(best)
@@ -272,8 +290,12 @@ class Trainer(Evaluates):
 
     # --- what is saved
 
-    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
-        """Write the model, and the tokenizer where there is one; default into the arguments' `output_dir`."""
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None, _internal_call: bool = False) -> None:
+        """Write the model, and the tokenizer where there is one; default into the arguments' `output_dir`.
+
+        A subclass may write more. Each checkpoint calls this too, with `_internal_call`, for a folder that takes the
+        checkpoint's name when all of it is written.
+        """
         folder = Path(output_dir or self.args.output_dir or "")
         if not self.is_world_process_zero():
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from numtx.training.arguments import TrainingArguments
 from numtx.training.event_files import EventFile, can_write_events
 from numtx.training.fine_tuning import finite
-from numtx.training.run_folder import LOG, SETTINGS
+from numtx.training.run_folder import LOG, SETTINGS, RunFolder
 
 if TYPE_CHECKING:
     from numtx.training.fine_tuning import FineTuning
@@ -35,11 +35,8 @@ class TrainerLogs:
             return
         folder = Path(os.fspath(self.args.output_dir or ""))
         if loop.folder is None:
-            if (folder / SETTINGS).is_file():
-                raise ValueError(
-                    f"Trainer: expected an output_dir without a run, got '{folder}' with one: choose another, or train "
-                    "with the run's save_strategy and resume_from_checkpoint=True"
-                )
+            if (folder / SETTINGS).is_file():  # the trainer asked whether it may go
+                RunFolder(folder, {}).take_away()
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = folder / LOG
             self._lines.unlink(missing_ok=True)

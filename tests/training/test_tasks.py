@@ -272,3 +272,41 @@ def test_a_text_shorter_than_a_block(folders):
     task = task_of("language-modeling")([{"text": "a b c"}] * 4, lengths=Lengths(65))
     with pytest.raises(ValueError, match="from 1 to 64"):
         task.features(task.train, model, tokenizer)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    ("name", "column", "value", "said"),
+    [
+        ("regression", "label", float("nan"), "expected a finite number as label in row {}, got nan"),
+        ("regression", "text", "", "expected a text as text in row {}, got an empty one"),
+        ("text-classification", "label", None, "expected a class as label in row {}, got None"),
+        ("token-classification", "tokens", [], r"expected a list as tokens in row {}, got \[\]"),
+        ("translation", "target", "", "expected a text as target in row {}, got an empty one"),
+        (
+            "question-answering",
+            "answers",
+            {"text": ["zzz"], "answer_start": [0]},
+            "expected 'zzz' at 0 .* in row {}, got",
+        ),
+        ("question-answering", "answers", "zzz", "expected an answer that stands in the context in row {}, got 'zzz'"),
+    ],
+)
+def test_a_row_that_cannot_be_used_has_its_number_in_the_file(name, column, value, said, apart):
+    good = rows_of(name)
+    for bad in range(0, len(good), 5):
+        rows = [dict(row) for row in good]
+        assert column in rows[bad]
+        rows[bad][column] = value
+        given = (good, rows) if apart else (rows,)
+        with pytest.raises(ValueError, match=f"^finetune: {said.format(bad)}"):
+            task_of(name)(*given)
+
+
+def test_the_cell_that_made_text_of_a_column_of_numbers_is_named(tmp_path):
+    lines = [f"text {k},{'nan' if k == 7 else 1.5}" for k in range(12)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]))
+    with pytest.raises(ValueError, match=r"^finetune: expected a finite number as label in row 7, got 'nan'$"):
+        task_of("regression")(tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match=r"^finetune: expected a finite number as label in row 0, got '1\.5'$"):
+        task_of("regression")([{"text": "a", "label": "1.5"}] * 8)

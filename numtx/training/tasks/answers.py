@@ -8,6 +8,7 @@ from typing import ClassVar
 from numtx.metrics import load
 from numtx.models.auto import AutoModelForQuestionAnswering
 from numtx.text import DataCollatorWithPadding, Dataset, span_answers, span_features
+from numtx.text.answer_spans import first_answer
 from numtx.training.tasks.data import OWNER, texts
 from numtx.training.tasks.task import Findings, FineTuningTask, Table, sample_rows
 
@@ -34,6 +35,9 @@ class QuestionAnswering(FineTuningTask):
             if articles is not None:
                 return articles.require(OWNER)
         return super().read(source, **reading)
+
+    def check_rows(self, rows):
+        self._asked(rows)
 
     def check(self):
         self.train, self.held_out = self._asked(self.train), self._asked(self.held_out)
@@ -95,6 +99,7 @@ class QuestionAnswering(FineTuningTask):
 def _answer(row: int, given, context: str) -> dict:
     """An answer as SQuAD has it, of what a row holds."""
     if isinstance(given, dict):
+        first_answer(row, given, context, owner=OWNER)
         return given
     if given is None or (isinstance(given, str) and not given.strip()):
         return {"text": [], "answer_start": []}

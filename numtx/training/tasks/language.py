@@ -21,9 +21,8 @@ class _OfText(FineTuningTask):
     scores = False
     longest = 256
 
-    def check(self):
-        for rows in (self.train, self.held_out):
-            texts(rows, self.columns["text"])
+    def check_rows(self, rows):
+        texts(rows, self.columns["text"])
 
     def features(self, rows, model, tokenizer):
         length = self.source_length(model, tokenizer)

@@ -24,11 +24,10 @@ class _OfTexts(FineTuningTask):
     auto = AutoModelForSequenceClassification
     optional = ("pair",)
 
-    def check(self):
-        for rows in (self.train, self.held_out):
-            for role in ("text", "pair"):
-                if role in self.columns:
-                    texts(rows, self.columns[role])
+    def check_rows(self, rows):
+        for role in ("text", "pair"):
+            if role in self.columns:
+                texts(rows, self.columns[role])
 
     def features(self, rows, model, tokenizer):
         pair = self.columns.get("pair")
@@ -63,14 +62,16 @@ class TextClassification(_OfTexts):
     def classes_of(self, rows):
         return rows[self.columns["label"]]
 
+    def check_rows(self, rows):
+        super().check_rows(rows)
+        label = self.columns["label"]
+        for number, value in enumerate(rows[label]):
+            if value is None or (isinstance(value, str) and not value.strip()):
+                raise ValueError(f"{OWNER}: expected a class as {label} in row {number}, got {value!r}")
+
     def check(self):
-        super().check()
         label = self.columns["label"]
         self.several = _several(self.train[label])
-        for rows in (self.train, self.held_out):
-            for number, value in enumerate(rows[label]):
-                if value is None or (isinstance(value, str) and not value.strip()):
-                    raise ValueError(f"{OWNER}: expected a class as {label} in row {number}, got {value!r}")
         self.names = trained_classes(self.train[label], self.held_out[label], label)
         if len(self.names) < 2:
             got = ", ".join(self.names) or "none"
@@ -152,19 +153,20 @@ class Regression(_OfTexts):
     roles: ClassVar = {"text": TEXT, "pair": PAIR, "label": ("label", "labels", "score", "rating", "value", "target")}
     measured = MappingProxyType({"mse": False, "mae": False, "pearson": True})
 
-    def check(self):
-        super().check()
-        self.labels(self.train), self.labels(self.held_out)
+    def check_rows(self, rows):
+        super().check_rows(rows)
+        label = self.columns["label"]
+        wrong = [number for number, value in enumerate(rows[label]) if not _finite(value)]
+        if wrong:  # a single cell that is no number makes text of all of a CSV file's: that one is to be named
+            number = next((row for row in wrong if not _reads_as_finite(rows[label][row])), wrong[0])
+            got = f"{rows[label][number]!r:.40}"
+            raise ValueError(f"{OWNER}: expected a finite number as {label} in row {number}, got {got}")
 
     def model_settings(self, config):
         return {"num_labels": 1, "problem_type": "regression"}
 
     def labels(self, rows):
-        label = self.columns["label"]
-        for number, value in enumerate(rows[label]):
-            if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) or not np.isfinite(value):
-                raise ValueError(f"{OWNER}: expected a finite number as {label} in row {number}, got {value!r:.40}")
-        return [float(value) for value in rows[label]]
+        return [float(value) for value in rows[self.columns["label"]]]
 
     def measures(self, predictions, labels):
         said, right = np.asarray(predictions, np.float64).reshape(-1), np.asarray(labels, np.float64).reshape(-1)
@@ -199,3 +201,14 @@ def _certainty(scores: np.ndarray, several: bool) -> np.ndarray:
     if several:
         return F.sigmoid(np.asarray(scores))[0].max(axis=-1)
     return F.softmax(np.asarray(scores))[0].max(axis=-1)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _reads_as_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(np.isfinite(float(value)))
+    except ValueError:
+        return False

@@ -19,10 +19,9 @@ class _Written(FineTuningTask):
     writes = True
     target = 128  # tokens
 
-    def check(self):
-        for rows in (self.train, self.held_out):
-            for column in self.columns.values():
-                texts(rows, column)
+    def check_rows(self, rows):
+        for column in self.columns.values():
+            texts(rows, column)
 
     def features(self, rows, model, tokenizer):
         sources = [self._prefix(model) + text for text in texts(rows, self.columns["text"])]

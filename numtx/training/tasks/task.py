@@ -109,11 +109,13 @@ class FineTuningTask:
         rows = self.read(data, **reading)
         self.columns = found_columns(rows, self.roles, columns or {}, self.optional)
         self.lengths, self.prefix = lengths or Lengths(), prefix
+        self.check_rows(rows)
         if held_out is None:
             self.train, self.held_out = hold_out(rows, share, seed, self.classes_of(rows))
         else:
             self.train = rows
             self.held_out = self.read(held_out, **reading).require(OWNER, *self.columns.values())
+            self.check_rows(self.held_out)
         self.check()
 
     # --- what a task says of itself
@@ -126,8 +128,11 @@ class FineTuningTask:
         """Return the class of each row, or its classes, by which rows are held out; None where there are none."""
         return None
 
+    def check_rows(self, rows: Dataset) -> None:
+        """Refuse rows that the task cannot use, by their numbers in what was read: some of them are held out later."""
+
     def check(self) -> None:
-        """Refuse rows that the task cannot use, before a model is opened."""
+        """Refuse what the parts lack, before a model is opened."""
 
     def model_settings(self, config: Any) -> dict[str, Any]:
         """Return the settings that the model is opened with, beside those of its config."""

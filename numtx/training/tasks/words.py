@@ -27,16 +27,18 @@ class TokenClassification(FineTuningTask):
     def classes_of(self, rows):
         return rows[self.columns["label"]]
 
-    def check(self):
+    def check_rows(self, rows):
         words, label = self.columns["words"], self.columns["label"]
-        for rows in (self.train, self.held_out):
-            for number, row in enumerate(rows):
-                for name in (words, label):
-                    if not isinstance(row[name], (list, tuple)) or not row[name]:
-                        raise ValueError(f"{OWNER}: expected a list as {name} in row {number}, got {row[name]!r:.40}")
-                if len(row[words]) != len(row[label]):
-                    got = f"{len(row[words])} words and {len(row[label])} labels"
-                    raise ValueError(f"{OWNER}: expected a label for each word in row {number}, got {got}")
+        for number, row in enumerate(rows):
+            for name in (words, label):
+                if not isinstance(row[name], (list, tuple)) or not row[name]:
+                    raise ValueError(f"{OWNER}: expected a list as {name} in row {number}, got {row[name]!r:.40}")
+            if len(row[words]) != len(row[label]):
+                got = f"{len(row[words])} words and {len(row[label])} labels"
+                raise ValueError(f"{OWNER}: expected a label for each word in row {number}, got {got}")
+
+    def check(self):
+        label = self.columns["label"]
         self.names = trained_classes(self.train[label], self.held_out[label], label)
         self.entities = all(name == "O" or name[:2] in ("B-", "I-") for name in self.names) and "O" in self.names
         self.metric, self.greater_is_better = "f1" if self.entities else "accuracy", True

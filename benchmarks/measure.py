@@ -124,12 +124,12 @@ def peak_of(script, *arguments):
     return float(done.stdout.split()[-1])
 
 
-def command(doc, run, memory_of):
+def command(doc, run, memory_of, sides=("ours", "theirs")):
     """Run a benchmark as its command line asks: `run(runs)` gives rows, `memory_of(which)` the peak of one side."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--memory", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", choices=sides, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         print(memory_of(arguments.memory))

@@ -8,11 +8,10 @@ its processes updates a slice of the flat buffers. A last row has two threads sh
 install torch`.
 """
 
-import argparse
 import time
 
 import numpy as np
-from measure import Row, median, peak_megabytes, peak_of, print_table, reset_peak, write_json
+from measure import Row, command, median, peak_megabytes, peak_of, reset_peak
 
 from numtx.models import GPT2Config, GPT2LMHeadModel
 from numtx.training import AdamW, ShardedGradients, Workers
@@ -117,20 +116,5 @@ def memory_of(which):
     return peak_megabytes() - before
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--memory", choices=("ours", *LIMITS), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print(memory_of(arguments.memory))
-        return
-    rows = run(arguments.runs)
-    print_table(rows)
-    if arguments.json:
-        write_json(arguments.json, rows)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, run, memory_of, sides=("ours", *LIMITS))
